@@ -1,0 +1,2 @@
+//! tidemill.
+pub mod bindings;
