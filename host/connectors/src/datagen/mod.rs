@@ -349,7 +349,7 @@ impl Source for Datagen {
         if !self.bounded {
             return Vec::new();
         }
-        let pending: u64 = self.splits.iter().map(|split| split.end - split.position).sum();
+        let pending: u64 = self.splits.iter().map(|split| split.end.saturating_sub(split.position)).sum();
         vec![("pendingRecords".to_owned(), pending as f64)]
     }
 }
