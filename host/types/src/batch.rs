@@ -7,6 +7,8 @@
 //! 2. A column without ends is absent: all of its entries are null.
 //! 3. Positions (of nulls and headers) are below the number of records and ascend.
 
+use std::ops::Range;
+
 use crate::NO_TIMESTAMP;
 
 /// The largest batch that is accepted from anyone, in records.
@@ -168,6 +170,46 @@ impl Column {
         ascending("nulls", self.nulls.iter().copied(), self.ends.len(), true)
     }
 
+    /// Appends all entries of another column.
+    ///
+    /// # Panics
+    ///
+    /// If the data passes 4 GiB; callers bound what they merge.
+    pub fn append(&mut self, other: &Self) {
+        let data = u32::try_from(self.data.len()).expect("less than 4 GiB");
+        let entries = u32::try_from(self.ends.len()).expect("fewer than 2^32 entries");
+        assert!(self.data.len() + other.data.len() <= u32::MAX as usize, "less than 4 GiB");
+        self.data.extend_from_slice(&other.data);
+        self.ends.extend(other.ends.iter().map(|end| end + data));
+        self.nulls.extend(other.nulls.iter().map(|null| null + entries));
+    }
+
+    /// The entries of a range, as a column of their own.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the column.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let offset = if range.start == 0 { 0 } else { self.ends[range.start - 1] };
+        let last = if range.end == 0 { 0 } else { self.ends[range.end - 1] };
+        let position = |index: usize| u32::try_from(index).expect("fewer than 2^32 entries");
+        let nulls = self.nulls.partition_point(|null| *null < position(range.start))
+            ..self.nulls.partition_point(|null| *null < position(range.end));
+        Self {
+            data: self.data[offset as usize..last as usize].to_vec(),
+            ends: self.ends[range.clone()].iter().map(|end| end - offset).collect(),
+            nulls: self.nulls[nulls].iter().map(|null| null - position(range.start)).collect(),
+        }
+    }
+
+    /// Makes the column present with `entries` nulls.
+    fn fill_null(&mut self, entries: usize) {
+        for _ in self.len()..entries {
+            self.push(None);
+        }
+    }
+
     fn byte_size(&self) -> usize {
         self.data.len() + 4 * (self.ends.len() + self.nulls.len())
     }
@@ -214,6 +256,59 @@ impl Batch {
                 .iter()
                 .map(|h| 8 + h.name.len() + h.value.as_ref().map_or(0, Vec::len))
                 .sum::<usize>()
+    }
+
+    /// Appends all records of another batch.
+    ///
+    /// # Panics
+    ///
+    /// If a column passes 4 GiB; callers bound what they merge.
+    pub fn append(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        let records = self.len();
+        let offset = u32::try_from(records).expect("fewer than 2^32 records");
+        for (mine, theirs) in
+            [(&mut self.keys, other.keys), (&mut self.values, other.values)]
+        {
+            if mine.is_empty() && theirs.is_empty() {
+                continue;
+            }
+            mine.fill_null(records);
+            mine.append(&theirs);
+            mine.fill_null(records + other.timestamps.len());
+        }
+        self.headers.extend(
+            other.headers.into_iter().map(|h| Header { record: h.record + offset, ..h }),
+        );
+        self.timestamps.extend_from_slice(&other.timestamps);
+    }
+
+    /// The records of a range, as a batch of their own.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the batch.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let column = |column: &Column| {
+            if column.is_empty() { Column::default() } else { column.slice(range.clone()) }
+        };
+        let within = |h: &&Header| range.contains(&(h.record as usize));
+        let start = u32::try_from(range.start).expect("fewer than 2^32 records");
+        Self {
+            keys: column(&self.keys),
+            values: column(&self.values),
+            headers: self
+                .headers
+                .iter()
+                .filter(within)
+                .map(|h| Header { record: h.record - start, ..h.clone() })
+                .collect(),
+            timestamps: self.timestamps[range].to_vec(),
+        }
     }
 
     /// Checks a batch that came from outside.
@@ -334,6 +429,27 @@ mod tests {
         let mut copy = BatchBuilder::new();
         copy.push_from(&batch, 1);
         assert_eq!(copy.take().headers.len(), 1);
+    }
+
+    #[test]
+    fn slices_put_together_again_are_the_batch() {
+        let mut builder = BatchBuilder::new();
+        for n in 0..10i64 {
+            let text = n.to_string().repeat(usize::try_from(n).unwrap());
+            let key = (n % 3 != 0).then_some(text.as_bytes());
+            builder.push(n, key, (n % 4 != 0).then_some(text.as_bytes()));
+            if n % 5 == 0 {
+                builder.header("h".into(), Some(vec![1]));
+            }
+        }
+        let whole = builder.take();
+        for cut in 0..=10 {
+            let (mut left, right) = (whole.slice(0..cut), whole.slice(cut..10));
+            left.validate().unwrap();
+            right.validate().unwrap();
+            left.append(right);
+            assert_eq!(left, whole);
+        }
     }
 
     #[test]
