@@ -106,6 +106,24 @@ keys! {
     job RESTART_ATTEMPTS: Option<u32> = "restart-strategy.fixed-delay.attempts", "";
     /// How long the fixed-delay strategy waits.
     job RESTART_DELAY: Duration = "restart-strategy.fixed-delay.delay", "1 s";
+    /// The first delay of the exponential-delay strategy.
+    job RESTART_INITIAL_BACKOFF: Duration = "restart-strategy.exponential-delay.initial-backoff", "1 s";
+    /// The longest delay of the exponential-delay strategy.
+    job RESTART_MAX_BACKOFF: Duration = "restart-strategy.exponential-delay.max-backoff", "1 min";
+    /// By how much the delay of the exponential-delay strategy grows with each failure.
+    job RESTART_BACKOFF_MULTIPLIER: f64 = "restart-strategy.exponential-delay.backoff-multiplier", "1.5";
+    /// After how long without failure the exponential-delay strategy starts from its first delay.
+    job RESTART_RESET_BACKOFF_THRESHOLD: Duration = "restart-strategy.exponential-delay.reset-backoff-threshold", "1 h";
+    /// Share of the delay of the exponential-delay strategy that is random, from 0 to 1.
+    job RESTART_JITTER_FACTOR: f64 = "restart-strategy.exponential-delay.jitter-factor", "0.1";
+    /// How often in a row the exponential-delay strategy restarts a job. Empty: without end.
+    job RESTART_ATTEMPTS_BEFORE_RESET: Option<u32> = "restart-strategy.exponential-delay.attempts-before-reset-backoff", "";
+    /// How many failures within its interval the failure-rate strategy bears.
+    job RESTART_MAX_FAILURES_PER_INTERVAL: u32 = "restart-strategy.failure-rate.max-failures-per-interval", "1";
+    /// The interval of the failure-rate strategy.
+    job RESTART_FAILURE_RATE_INTERVAL: Duration = "restart-strategy.failure-rate.failure-rate-interval", "1 min";
+    /// How long the failure-rate strategy waits.
+    job RESTART_FAILURE_RATE_DELAY: Duration = "restart-strategy.failure-rate.delay", "1 s";
     /// Memory that one subtask's guest may use.
     job GUEST_MEMORY: MemorySize = "tidemill.guest.memory", "128 mb";
     /// Time that one call into a guest may take, without its waiting for the host.
