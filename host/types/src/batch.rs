@@ -210,7 +210,9 @@ impl Column {
         }
     }
 
-    fn byte_size(&self) -> usize {
+    /// The bytes it takes, for limits.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
         self.data.len() + 4 * (self.ends.len() + self.nulls.len())
     }
 }

@@ -27,6 +27,7 @@ pub mod graph;
 pub mod ids;
 pub mod key_group;
 pub mod time;
+pub mod timer;
 
 pub use batch::{Batch, BatchBuilder, Column, ColumnError, Header};
 pub use error::ErrorKind;
@@ -40,3 +41,4 @@ pub use ids::{
 };
 pub use key_group::{KeyGroup, KeyGroupRange};
 pub use time::{MAX_WATERMARK, NO_TIMESTAMP, NO_WATERMARK, Watermark};
+pub use timer::{TimeDomain, TimerBatch};
