@@ -1,9 +1,18 @@
 //! The Rust side of `wit/job.wit`, generated.
 //!
-//! Only this module and `convert` know the generated names. Batches are borrowed on their way into
-//! a guest, so that a call copies each column once: from the host's vector into guest memory.
+//! Only `convert`, `imports` and `guest` know the generated names. Batches are borrowed on their
+//! way into a guest, so that a call copies each column once: from the host's vector into guest
+//! memory.
 
-#![expect(missing_docs, unreachable_pub, reason = "generated code")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    unsafe_code,
+    clippy::all,
+    reason = "generated code; its only unsafe blocks name the types it has checked before"
+)]
 
 wasmtime::component::bindgen!({
     path: "../../wit",

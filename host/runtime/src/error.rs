@@ -42,9 +42,9 @@ impl Error {
 
 /// Where a guest was, innermost frame first, with function names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Backtrace(pub Vec<String>);
+pub struct Frames(pub Vec<String>);
 
-impl fmt::Display for Backtrace {
+impl fmt::Display for Frames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for frame in &self.0 {
             write!(f, "\n    at {frame}")?;
@@ -65,7 +65,7 @@ pub enum GuestError {
         /// The panic's message or the trap's name.
         message: String,
         /// Where.
-        backtrace: Backtrace,
+        backtrace: Frames,
     },
     /// The call took too long.
     #[error("interrupted after {:.1} s in one call; the limit is {:.1} s{backtrace}", after.as_secs_f64(), limit.as_secs_f64())]
@@ -75,7 +75,7 @@ pub enum GuestError {
         /// The limit.
         limit: Duration,
         /// Where.
-        backtrace: Backtrace,
+        backtrace: Frames,
     },
     /// The guest wanted more memory than it may have.
     #[error("exceeded {} MiB of memory (asked for {} MiB){backtrace}", limit >> 20, wanted.div_ceil(1 << 20))]
@@ -85,13 +85,13 @@ pub enum GuestError {
         /// What it would have had.
         wanted: u64,
         /// Where.
-        backtrace: Backtrace,
+        backtrace: Frames,
     },
     /// The guest's stack is exhausted.
     #[error("exceeded its stack; is a recursion endless?{backtrace}")]
     Stack {
         /// Where.
-        backtrace: Backtrace,
+        backtrace: Frames,
     },
     /// The guest returned an error of its own.
     #[error("{message}")]
@@ -107,7 +107,7 @@ pub enum GuestError {
         /// Which rule, and how.
         message: String,
         /// Where.
-        backtrace: Backtrace,
+        backtrace: Frames,
     },
     /// The guest called `exit`.
     #[error("exited with status {status} instead of returning{backtrace}")]
@@ -115,7 +115,7 @@ pub enum GuestError {
         /// The status.
         status: i32,
         /// Where.
-        backtrace: Backtrace,
+        backtrace: Frames,
     },
     /// The call was interrupted from outside.
     #[error("cancelled: {0}")]
@@ -148,7 +148,7 @@ impl GuestError {
         }
     }
 
-    pub(crate) fn with_backtrace(mut self, trace: Backtrace) -> Self {
+    pub(crate) fn with_backtrace(mut self, trace: Frames) -> Self {
         match &mut self {
             Self::Trap { backtrace, .. }
             | Self::Interrupted { backtrace, .. }
@@ -163,7 +163,7 @@ impl GuestError {
 
     /// What a wasmtime error means that no limit or host function has explained.
     pub(crate) fn from_wasmtime(error: &wasmtime::Error) -> Self {
-        let backtrace = Backtrace::of(error);
+        let backtrace = Frames::of(error);
         if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
             return Self::Exited { status: exit.0, backtrace };
         }
@@ -182,7 +182,7 @@ fn root_cause(error: &wasmtime::Error) -> String {
     error.chain().last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-impl Backtrace {
+impl Frames {
     /// The backtrace that wasmtime has attached to an error.
     pub(crate) fn of(error: &wasmtime::Error) -> Self {
         let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill_types::{Batch, Column, JobId};
+use tidemill_types::{Batch, Column, JobId, TimerBatch};
 
 /// What one task gives its guest. The worker implements it; every call comes from inside a call
 /// of the guest, and its arguments are checked for shape (columns are valid, sizes are bounded)
@@ -77,30 +77,6 @@ pub struct Entries {
     pub values: Column,
     /// When each entry expires; empty if none does.
     pub expiries: Vec<i64>,
-}
-
-/// Event time or processing time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum TimeDomain {
-    /// By watermark.
-    Event,
-    /// By clock.
-    Processing,
-}
-
-/// Timers, column by column.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TimerBatch {
-    /// Of which time.
-    pub domain: TimeDomain,
-    /// Whose they are: position of the operator in the vertex.
-    pub operator: u32,
-    /// Due times in milliseconds.
-    pub timestamps: Vec<i64>,
-    /// One key each.
-    pub keys: Column,
-    /// What the operator wants back; may be absent.
-    pub namespaces: Column,
 }
 
 /// How loud a log line is.

@@ -17,7 +17,7 @@ pub struct InvalidId {
 }
 
 impl InvalidId {
-    fn new(what: &'static str, value: &str, expected: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str, value: &str, expected: &'static str) -> Self {
         Self { what, value: value.chars().take(64).collect(), expected }
     }
 }

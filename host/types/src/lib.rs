@@ -26,6 +26,7 @@ pub mod error;
 pub mod graph;
 pub mod ids;
 pub mod key_group;
+pub mod module;
 pub mod time;
 pub mod timer;
 
@@ -40,5 +41,6 @@ pub use ids::{
     VertexId, WorkerId,
 };
 pub use key_group::{KeyGroup, KeyGroupRange};
+pub use module::ModuleHash;
 pub use time::{MAX_WATERMARK, NO_TIMESTAMP, NO_WATERMARK, Watermark};
 pub use timer::{TimeDomain, TimerBatch};

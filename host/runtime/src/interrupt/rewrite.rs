@@ -1,0 +1,195 @@
+//! Makes every loop of a component notice that its page is gone.
+//!
+//! Each core module that loops gets one memory more (its last) and each `loop` begins with
+//! `i32.const 0; i32.load8_u offset=N; drop` on it. N is different for neighbouring loops:
+//! Cranelift removes a load whose value is already known from a dominating load of the same
+//! address, which would free an inner loop from its check.
+//!
+//! Loops are enough: recursion ends at the stack limit, and tail calls are switched off. Function
+//! indices and names stay; other custom sections go, since their offsets would be wrong.
+
+use std::convert::Infallible;
+
+use wasm_encoder::{
+    CodeSection, Component, CustomSection, Instruction, MemArg, MemorySection, MemoryType, Module,
+    SectionId,
+    reencode::{Error, Reencode, ReencodeComponent, component_utils, utils},
+};
+use wasmparser::{FunctionBody, MemorySectionReader, Operator, Parser, Payload, TypeRef};
+
+use super::page::{EXTRA_MAXIMUM_PAGES, EXTRA_MINIMUM_PAGES, PAGE_BYTES};
+
+type Rewritten<T> = Result<T, Error<Infallible>>;
+
+/// The component with a check in each loop. It must have been validated.
+///
+/// # Errors
+///
+/// A text for the module's author.
+pub(crate) fn rewrite(component: &[u8]) -> Result<Vec<u8>, String> {
+    let mut rewriter = Rewriter::default();
+    let mut output = Component::new();
+    rewriter
+        .parse_component(&mut output, Parser::new(0), component)
+        .map_err(|error| format!("the component cannot be prepared: {error}"))?;
+    Ok(output.finish())
+}
+
+#[derive(Default)]
+struct Rewriter {
+    /// The index of the extra memory in the module at hand, if it needs one.
+    extra_memory: Option<u32>,
+    /// Whether the module's memory section has been written.
+    has_memory_section: bool,
+    /// Counts loops, for the offsets of their loads.
+    loops: u64,
+}
+
+/// What has to be known of a module before it is rewritten.
+#[derive(Default)]
+struct Shape {
+    memories: u32,
+    loops: bool,
+}
+
+impl Shape {
+    fn of(module: &[u8]) -> Rewritten<Self> {
+        let mut shape = Self::default();
+        for payload in Parser::new(0).parse_all(module) {
+            match payload? {
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        shape.memories += u32::from(matches!(import?.ty, TypeRef::Memory(_)));
+                    }
+                }
+                Payload::MemorySection(section) => shape.memories += section.count(),
+                Payload::CodeSectionEntry(body) if !shape.loops => shape.loops = loops(&body)?,
+                _ => {}
+            }
+        }
+        Ok(shape)
+    }
+}
+
+fn loops(body: &FunctionBody<'_>) -> Rewritten<bool> {
+    let mut operators = body.get_operators_reader()?;
+    while !operators.eof() {
+        if matches!(operators.read()?, Operator::Loop { .. }) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+const fn extra_memory_type() -> MemoryType {
+    MemoryType {
+        minimum: EXTRA_MINIMUM_PAGES,
+        maximum: Some(EXTRA_MAXIMUM_PAGES),
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    }
+}
+
+/// The place of a section in a module.
+fn place(section: SectionId) -> u32 {
+    match section {
+        SectionId::Tag => 55,
+        SectionId::DataCount => 95,
+        other => 10 * u32::from(u8::from(other)),
+    }
+}
+
+impl Reencode for Rewriter {
+    type Error = Infallible;
+
+    fn parse_memory_section(
+        &mut self,
+        memories: &mut MemorySection,
+        section: MemorySectionReader<'_>,
+    ) -> Rewritten<()> {
+        utils::parse_memory_section(self, memories, section)?;
+        if self.extra_memory.is_some() {
+            memories.memory(extra_memory_type());
+            self.has_memory_section = true;
+        }
+        Ok(())
+    }
+
+    fn intersperse_section_hook(
+        &mut self,
+        module: &mut Module,
+        _after: Option<SectionId>,
+        before: Option<SectionId>,
+    ) -> Rewritten<()> {
+        let passed = before.is_none_or(|before| place(before) > place(SectionId::Memory));
+        if passed && self.extra_memory.is_some() && !self.has_memory_section {
+            let mut memories = MemorySection::new();
+            memories.memory(extra_memory_type());
+            module.section(&memories);
+            self.has_memory_section = true;
+        }
+        Ok(())
+    }
+
+    fn parse_function_body(
+        &mut self,
+        code: &mut CodeSection,
+        func: FunctionBody<'_>,
+    ) -> Rewritten<()> {
+        let Some(memory_index) = self.extra_memory else {
+            return utils::parse_function_body(self, code, func);
+        };
+        let mut function = self.new_function_with_parsed_locals(&func)?;
+        let mut operators = func.get_operators_reader()?;
+        while !operators.eof() {
+            let instruction = self.parse_instruction(&mut operators)?;
+            let is_loop = matches!(instruction, Instruction::Loop(_));
+            function.instruction(&instruction);
+            if is_loop {
+                let offset = self.loops % PAGE_BYTES as u64;
+                self.loops += 1;
+                function
+                    .instruction(&Instruction::I32Const(0))
+                    .instruction(&Instruction::I32Load8U(MemArg { offset, align: 0, memory_index }))
+                    .instruction(&Instruction::Drop);
+            }
+        }
+        code.function(&function);
+        Ok(())
+    }
+
+    fn parse_custom_section(
+        &mut self,
+        module: &mut Module,
+        section: wasmparser::CustomSectionReader<'_>,
+    ) -> Rewritten<()> {
+        // Names are for backtraces; a damaged name section is nobody's loss.
+        if section.name() == "name" {
+            module.section(&CustomSection { name: "name".into(), data: section.data().into() });
+        }
+        Ok(())
+    }
+}
+
+impl ReencodeComponent for Rewriter {
+    fn parse_component_submodule(
+        &mut self,
+        component: &mut Component,
+        parser: Parser,
+        module: &[u8],
+    ) -> Rewritten<()> {
+        let shape = Shape::of(module)?;
+        self.extra_memory = shape.loops.then_some(shape.memories);
+        self.has_memory_section = false;
+        component_utils::parse_component_submodule(self, component, parser, module)
+    }
+
+    fn parse_component_custom_section(
+        &mut self,
+        _component: &mut Component,
+        _section: wasmparser::CustomSectionReader<'_>,
+    ) -> Rewritten<()> {
+        Ok(())
+    }
+}
