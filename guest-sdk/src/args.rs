@@ -47,7 +47,10 @@ impl Args {
             let value = rest.next_if(|next| key_of(next).is_none());
             given.push((key.to_owned(), value.map(str::to_owned)));
         }
-        Ok(Self { given, asked: RefCell::default() })
+        Ok(Self {
+            given,
+            asked: RefCell::default(),
+        })
     }
 
     /// The value of `--key`, if it was given with one.
@@ -88,7 +91,9 @@ impl Args {
             None => Ok(false),
             Some(None) => Ok(true),
             Some(Some(value)) => value.parse().map_err(|_error| {
-                Error::new(format!("argument --{key} is a flag: `{value}` is neither true nor false"))
+                Error::new(format!(
+                    "argument --{key} is a flag: `{value}` is neither true nor false"
+                ))
             }),
         }
     }
@@ -103,7 +108,9 @@ impl Args {
         T: FromStr,
         T::Err: Display,
     {
-        let Some(given) = self.find(key) else { return Ok(None) };
+        let Some(given) = self.find(key) else {
+            return Ok(None);
+        };
         let Some(value) = given else {
             return Err(Error::new(format!("argument --{key} needs a value")));
         };
@@ -116,17 +123,29 @@ impl Args {
     /// Arguments that were given and that the job never asked for.
     pub(crate) fn unused(&self) -> Vec<&str> {
         let asked = self.asked.borrow();
-        self.given.iter().map(|(key, _)| key.as_str()).filter(|key| !asked.contains(*key)).collect()
+        self.given
+            .iter()
+            .map(|(key, _)| key.as_str())
+            .filter(|key| !asked.contains(*key))
+            .collect()
     }
 
     pub(crate) fn asked_list(&self) -> String {
         let asked = self.asked.borrow();
-        asked.iter().map(|key| format!("--{key}")).collect::<Vec<_>>().join(", ")
+        asked
+            .iter()
+            .map(|key| format!("--{key}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn find(&self, key: &str) -> Option<&Option<String>> {
         self.asked.borrow_mut().insert(key.to_owned());
-        self.given.iter().rev().find(|(given, _)| given == key).map(|(_, value)| value)
+        self.given
+            .iter()
+            .rev()
+            .find(|(given, _)| given == key)
+            .map(|(_, value)| value)
     }
 }
 
@@ -134,7 +153,9 @@ impl Args {
 fn key_of(arg: &str) -> Option<&str> {
     let key = match arg.strip_prefix("--") {
         Some(key) => key,
-        None => arg.strip_prefix('-').filter(|key| key.starts_with(|c: char| c.is_alphabetic()))?,
+        None => arg
+            .strip_prefix('-')
+            .filter(|key| key.starts_with(|c: char| c.is_alphabetic()))?,
     };
     (!key.is_empty() && !key.starts_with('=')).then_some(key)
 }
@@ -166,7 +187,10 @@ mod tests {
     fn a_number_that_is_none_names_argument_and_value() {
         let args = Args::parse(&["--n=ten"]).unwrap();
         let error = args.parsed::<u32>("n").unwrap_err().to_string();
-        assert_eq!(error, "argument --n cannot be `ten`: invalid digit found in string");
+        assert_eq!(
+            error,
+            "argument --n cannot be `ten`: invalid digit found in string"
+        );
     }
 
     #[test]

@@ -13,7 +13,11 @@ const EMIT_BYTES: usize = 64 * 1024;
 const EMIT_RECORDS: usize = 4096;
 
 pub(crate) fn empty() -> Column {
-    Column { data: Vec::new(), ends: Vec::new(), nulls: Vec::new() }
+    Column {
+        data: Vec::new(),
+        ends: Vec::new(),
+        nulls: Vec::new(),
+    }
 }
 
 /// An entry's end in a column.
@@ -41,7 +45,8 @@ impl ColumnExt for Column {
     }
 
     fn push_null(&mut self) {
-        self.nulls.push(u32::try_from(self.ends.len()).expect("fewer entries than bytes"));
+        self.nulls
+            .push(u32::try_from(self.ends.len()).expect("fewer entries than bytes"));
         self.ends.push(end_of(&self.data));
     }
 
@@ -68,7 +73,11 @@ pub(crate) struct Entries<'a> {
 
 impl<'a> Entries<'a> {
     pub(crate) fn of(column: &'a Column) -> Self {
-        Self { column, start: 0, next_null: 0 }
+        Self {
+            column,
+            start: 0,
+            next_null: 0,
+        }
     }
 
     /// Entry `i`; to be asked for 0, 1, 2 … An absent column gives nulls.
@@ -77,7 +86,12 @@ impl<'a> Entries<'a> {
         let end = *self.column.ends.get(i)? as usize;
         let entry = &self.column.data[self.start..end];
         self.start = end;
-        if self.column.nulls.get(self.next_null).is_some_and(|null| *null as usize == i) {
+        if self
+            .column
+            .nulls
+            .get(self.next_null)
+            .is_some_and(|null| *null as usize == i)
+        {
             self.next_null += 1;
             return None;
         }
@@ -94,8 +108,12 @@ pub(crate) struct Port {
 
 impl Port {
     pub(crate) fn new(index: u32) -> Self {
-        let batch =
-            Batch { timestamps: Vec::new(), keys: empty(), values: empty(), headers: Vec::new() };
+        let batch = Batch {
+            timestamps: Vec::new(),
+            keys: empty(),
+            values: empty(),
+            headers: Vec::new(),
+        };
         Self { index, batch }
     }
 
@@ -122,22 +140,23 @@ impl Port {
         Ok(())
     }
 
-    /// Appends a record without a value.
-    pub(crate) fn push_tombstone(&mut self, timestamp: i64, key: Option<&[u8]>) {
-        self.batch.values.push_null();
+    /// Appends a record; one without a value is a tombstone.
+    pub(crate) fn push(&mut self, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.batch.values.push(value),
+            None => self.batch.values.push_null(),
+        }
         self.finish(timestamp, key);
     }
 
     /// Adds a header to the record that will be appended next.
     pub(crate) fn push_header(&mut self, name: String, value: Option<Vec<u8>>) {
         let record = u32::try_from(self.batch.timestamps.len()).expect("batches are small");
-        self.batch.headers.push(Header { record, name, value });
-    }
-
-    /// Takes back the headers added since the last record.
-    pub(crate) fn drop_headers(&mut self) {
-        let record = self.batch.timestamps.len();
-        self.batch.headers.retain(|header| (header.record as usize) < record);
+        self.batch.headers.push(Header {
+            record,
+            name,
+            value,
+        });
     }
 
     #[inline]
@@ -196,7 +215,10 @@ mod tests {
         assert_eq!(port.batch.keys.ends, [0, 1, 1]);
         assert_eq!(port.batch.keys.nulls, [0, 2]);
         let mut keys = Entries::of(&port.batch.keys);
-        assert_eq!([keys.at(0), keys.at(1), keys.at(2)], [None, Some(b"k".as_slice()), None]);
+        assert_eq!(
+            [keys.at(0), keys.at(1), keys.at(2)],
+            [None, Some(b"k".as_slice()), None]
+        );
     }
 
     #[test]

@@ -102,13 +102,22 @@ impl Context {
         }
         let mut message = message;
         if message.len() > MESSAGE_BYTES_MAX {
-            let end = (0..=MESSAGE_BYTES_MAX).rev().find(|i| message.is_char_boundary(*i));
+            let end = (0..=MESSAGE_BYTES_MAX)
+                .rev()
+                .find(|i| message.is_char_boundary(*i));
             message.truncate(end.unwrap_or(0));
             message.push('…');
         }
-        let known = self.rejected.last().is_some_and(|last| last.record == self.record);
+        let known = self
+            .rejected
+            .last()
+            .is_some_and(|last| last.record == self.record);
         if !known {
-            self.rejected.push(Rejected { record: self.record, operator, message });
+            self.rejected.push(Rejected {
+                record: self.record,
+                operator,
+                message,
+            });
         }
     }
 
@@ -116,7 +125,10 @@ impl Context {
     #[cold]
     pub(crate) fn fail(&mut self, operator: u32, message: String) {
         if self.failure.is_none() {
-            self.failure = Some(Failure { operator: Some(operator), message });
+            self.failure = Some(Failure {
+                operator: Some(operator),
+                message,
+            });
         }
     }
 

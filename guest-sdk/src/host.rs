@@ -87,7 +87,10 @@ mod imp {
         logging::panicked(operator, message);
     }
 
-    #[expect(clippy::disallowed_types, reason = "this is where the clock of a job comes from")]
+    #[expect(
+        clippy::disallowed_types,
+        reason = "this is where the clock of a job comes from"
+    )]
     pub(crate) fn now_ms() -> i64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
@@ -109,11 +112,17 @@ mod imp {
         let before = HOST.with(|slot| slot.borrow_mut().replace(host));
         let answer = f();
         let host = HOST.with(|slot| std::mem::replace(&mut *slot.borrow_mut(), before));
-        (host.expect("a host that was put in place stays until it is taken"), answer)
+        (
+            host.expect("a host that was put in place stays until it is taken"),
+            answer,
+        )
     }
 
-    fn call<R>(f: impl FnOnce(&mut dyn Host) -> R) -> Option<R> {
-        HOST.with(|slot| slot.borrow_mut().as_deref_mut().map(f))
+    fn call<R>(f: impl FnOnce(&mut (dyn Host + 'static)) -> R) -> Option<R> {
+        HOST.with(|slot| {
+            let mut host = slot.borrow_mut();
+            host.as_deref_mut().map(f)
+        })
     }
 
     pub(crate) fn emit(port: u32, records: &types::Batch) {
@@ -153,6 +162,6 @@ mod imp {
     }
 
     pub(crate) fn now_ms() -> i64 {
-        call(Host::now_ms).unwrap_or(0)
+        call(|host| host.now_ms()).unwrap_or(0)
     }
 }

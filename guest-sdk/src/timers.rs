@@ -33,11 +33,18 @@ struct Queue {
 
 impl Queue {
     fn of(domain: TimeDomain, operator: u32) -> Self {
-        Self { event_time: domain == TimeDomain::EventTime, operator }
+        Self {
+            event_time: domain == TimeDomain::EventTime,
+            operator,
+        }
     }
 
     fn domain(self) -> TimeDomain {
-        if self.event_time { TimeDomain::EventTime } else { TimeDomain::ProcessingTime }
+        if self.event_time {
+            TimeDomain::EventTime
+        } else {
+            TimeDomain::ProcessingTime
+        }
     }
 }
 
@@ -70,7 +77,11 @@ impl Timers {
         if let Some(firing) = self.firing.as_mut().filter(|firing| firing.queue == queue)
             && timestamp < firing.horizon
         {
-            let due = Due { timestamp, key: key.to_vec(), namespace: namespace.to_vec() };
+            let due = Due {
+                timestamp,
+                key: key.to_vec(),
+                namespace: namespace.to_vec(),
+            };
             firing.deleted.remove(&due);
             firing.inserted.insert(due);
             return;
@@ -89,7 +100,11 @@ impl Timers {
         if let Some(firing) = self.firing.as_mut().filter(|firing| firing.queue == queue)
             && timestamp <= firing.horizon
         {
-            let due = Due { timestamp, key: key.to_vec(), namespace: namespace.to_vec() };
+            let due = Due {
+                timestamp,
+                key: key.to_vec(),
+                namespace: namespace.to_vec(),
+            };
             firing.inserted.remove(&due);
             firing.deleted.insert(due);
         }
@@ -98,7 +113,10 @@ impl Timers {
 
     fn change(&mut self, queue: Queue, timestamp: i64, key: &[u8], namespace: &[u8], set: bool) {
         let owner = (key.to_vec(), namespace.to_vec());
-        self.changes.entry(queue).or_default().insert((timestamp, owner), set);
+        self.changes
+            .entry(queue)
+            .or_default()
+            .insert((timestamp, owner), set);
     }
 
     /// Tells the host what changed.
@@ -142,7 +160,9 @@ impl Timers {
 
     /// Whether the batch's timer `due` is to run: it was not deleted meanwhile.
     pub(crate) fn still_due(&mut self, due: &Due) -> bool {
-        let Some(firing) = self.firing.as_mut() else { return true };
+        let Some(firing) = self.firing.as_mut() else {
+            return true;
+        };
         firing.inserted.remove(due);
         firing.deleted.is_empty() || !firing.deleted.remove(due)
     }
@@ -150,7 +170,10 @@ impl Timers {
     /// Ends the batch.
     pub(crate) fn end(&mut self) {
         if let Some(firing) = self.firing.take() {
-            debug_assert!(firing.inserted.is_empty(), "all before the horizon have run");
+            debug_assert!(
+                firing.inserted.is_empty(),
+                "all before the horizon have run"
+            );
         }
     }
 }
@@ -169,9 +192,13 @@ fn batch_of(queue: Queue) -> TimerBatch {
 pub(crate) fn due_of(batch: &TimerBatch) -> impl Iterator<Item = Due> {
     let mut keys = Entries::of(&batch.keys);
     let mut namespaces = Entries::of(&batch.namespaces);
-    batch.timestamps.iter().enumerate().map(move |(i, timestamp)| Due {
-        timestamp: *timestamp,
-        key: keys.at(i).unwrap_or_default().to_vec(),
-        namespace: namespaces.at(i).unwrap_or_default().to_vec(),
-    })
+    batch
+        .timestamps
+        .iter()
+        .enumerate()
+        .map(move |(i, timestamp)| Due {
+            timestamp: *timestamp,
+            key: keys.at(i).unwrap_or_default().to_vec(),
+            namespace: namespaces.at(i).unwrap_or_default().to_vec(),
+        })
 }
