@@ -105,14 +105,20 @@ impl Runtime {
         Ok(Some(self.module(linked)))
     }
 
-    /// Checks, compiles and caches a module. Only the planner process does this: compiling what a
-    /// stranger wrote may take any time and memory.
-    pub(crate) fn compile(&self, module: &ModuleHash, bytes: &[u8]) -> Result<(), Error> {
+    /// Checks and compiles a module into the cache. Only the planner process does this: compiling
+    /// what a stranger wrote may take any time and memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with a text for the module's author, or why the cache cannot be written.
+    pub fn compile(&self, bytes: &[u8]) -> Result<ModuleHash, Error> {
+        let module = tidemill_planner::hash_module(bytes);
         let admitted = crate::admission::admit(bytes, self.shared.interruption)?;
         let code = self.shared.engine.precompile_component(&admitted).map_err(|error| {
             Error::Rejected(format!("the component cannot be compiled: {error:#}"))
         })?;
-        self.shared.cache.store(module, &code)
+        self.shared.cache.store(&module, &code)?;
+        Ok(module)
     }
 
     fn module(&self, linked: Arc<JobPre<Instance>>) -> Module {

@@ -148,7 +148,7 @@ fn ensure_compiled(
     if let Some(compiled) = runtime.load(module)? {
         return Ok(compiled);
     }
-    runtime.compile(module, bytes)?;
+    runtime.compile(bytes)?;
     runtime.load(module)?.ok_or_else(|| {
         Failure(ErrorKind::Retry, "compiled code vanished from the cache".to_owned())
     })
