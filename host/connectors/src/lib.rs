@@ -20,7 +20,7 @@ pub mod blackhole;
 pub mod datagen;
 pub mod error;
 // pub mod file;
-// pub mod kafka;
+pub mod kafka;
 pub mod options;
 pub mod print;
 pub mod registry;

@@ -2,12 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
+use futures::future::{try_join, try_join_all};
 use tidemill_types::{ConnectorConfig, JobGraph};
 
 use crate::{
     ConnectorError, PrintOutput, Sink, SinkContext, Source, SourceContext, SplitState,
     blackhole::Blackhole,
     datagen::{self, Datagen},
+    kafka::{self, KafkaSink, KafkaSource, ProducerPool, SinkOptions, SourceOptions},
     print::{self, Print, ProcessOutput},
 };
 
@@ -20,6 +22,7 @@ const SINKS: [&str; 4] = ["blackhole", "file", "kafka", "print"];
 #[derive(Clone)]
 pub struct Registry {
     print: Arc<dyn PrintOutput>,
+    producers: ProducerPool,
 }
 
 impl fmt::Debug for Registry {
@@ -32,7 +35,7 @@ impl Registry {
     /// All connectors; `print` goes to the standard streams of this process.
     #[must_use]
     pub fn standard() -> Self {
-        Self { print: Arc::new(ProcessOutput) }
+        Self { print: Arc::new(ProcessOutput), producers: ProducerPool::default() }
     }
 
     /// The same, but `print` goes elsewhere.
@@ -59,6 +62,10 @@ impl Registry {
     ) -> Result<Box<dyn Source>, ConnectorError> {
         match config.kind.as_str() {
             "datagen" => Ok(Box::new(Datagen::new(config, &cx, restored)?)),
+            "kafka" => {
+                let options = SourceOptions::read(config)?;
+                Ok(Box::new(KafkaSource::open(options, cx, restored).await?))
+            }
             _ => Err(unknown("source", &config.kind, &SOURCES)),
         }
     }
@@ -79,6 +86,9 @@ impl Registry {
     ) -> Result<Box<dyn Sink>, ConnectorError> {
         match config.kind.as_str() {
             "blackhole" => Ok(Box::new(Blackhole::new(config)?)),
+            "kafka" => {
+                Ok(Box::new(KafkaSink::open(SinkOptions::read(config)?, &self.producers)?))
+            }
             "print" => Ok(Box::new(Print::new(config, cx, Arc::clone(&self.print))?)),
             _ => Err(unknown("sink", &config.kind, &SINKS)),
         }
@@ -92,6 +102,7 @@ impl Registry {
     pub fn validate_source(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         match config.kind.as_str() {
             "datagen" => datagen::validate(config),
+            "kafka" => SourceOptions::read(config).map(drop),
             _ => Err(unknown("source", &config.kind, &SOURCES)),
         }
     }
@@ -104,6 +115,7 @@ impl Registry {
     pub fn validate_sink(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         match config.kind.as_str() {
             "blackhole" => Blackhole::new(config).map(drop),
+            "kafka" => SinkOptions::read(config).map(drop),
             "print" => print::validate(config),
             _ => Err(unknown("sink", &config.kind, &SINKS)),
         }
@@ -115,15 +127,27 @@ impl Registry {
     ///
     /// [`ConnectorError`] names the first source or sink that cannot be used, and why.
     pub async fn preflight(&self, graph: &JobGraph) -> Result<(), ConnectorError> {
-        for vertex in &graph.vertices {
-            if let Some(source) = &vertex.source {
-                self.validate_source(&source.connector)?;
-            }
-            for sink in &vertex.sinks {
-                self.validate_sink(&sink.connector)?;
-            }
+        let sources = graph.vertices.iter().filter_map(|vertex| vertex.source.as_ref());
+        let sources = sources.map(|source| self.check_source(&source.connector));
+        let sinks = graph.vertices.iter().flat_map(|vertex| &vertex.sinks);
+        let sinks = sinks.map(|sink| self.check_sink(&sink.connector));
+        try_join(try_join_all(sources), try_join_all(sinks)).await.map(drop)
+    }
+
+    async fn check_source(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {
+        self.validate_source(config)?;
+        match config.kind.as_str() {
+            "kafka" => kafka::check_source(&SourceOptions::read(config)?).await,
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    async fn check_sink(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {
+        self.validate_sink(config)?;
+        match config.kind.as_str() {
+            "kafka" => kafka::check_sink(&SinkOptions::read(config)?).await,
+            _ => Ok(()),
+        }
     }
 }
 

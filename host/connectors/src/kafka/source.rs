@@ -1,0 +1,534 @@
+//! The source: one consumer per subtask, partitions assigned by hand.
+//!
+//! # Invariants
+//!
+//! 1. A message that was pulled goes straight into its split's builder, with no await between, so
+//!    that `next` can be cancelled anywhere.
+//! 2. Positions move when a builder is given out, not when a message is pulled.
+//! 3. At most one budget of records waits in builders; librdkafka's own queue is bounded in bytes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
+
+use async_trait::async_trait;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer as _, StreamConsumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code},
+    message::BorrowedMessage,
+};
+use tidemill_types::CheckpointId;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{
+    assignment::owner,
+    client::{self, Context, SILENCE_MAX, Watch, drop_elsewhere},
+    errors,
+    offsets::{self, Partition},
+    options::SourceOptions,
+    split::{Position, Split},
+};
+use crate::{
+    BatchBudget, ConnectorError, Source, SourceContext, SourceEvent, SplitState,
+};
+
+/// Offsets of so many snapshots are kept until their checkpoints complete.
+const SNAPSHOTS_MAX: usize = 32;
+/// A batch begins to be given out when nothing more is there; while there is, these bounds hold.
+const BATCH_BYTES_MIN: usize = 1;
+
+type Consumer = StreamConsumer<Context>;
+type Found = Result<Vec<Partition>, ConnectorError>;
+
+/// What ended a wait.
+enum Woken<'a> {
+    Message(KafkaResult<BorrowedMessage<'a>>),
+    Found(Found),
+    DiscoveryDue,
+    EndsArrived,
+}
+
+/// The source.
+pub(crate) struct KafkaSource {
+    options: SourceOptions,
+    cx: SourceContext,
+    consumer: Option<Arc<Consumer>>,
+    watch: Arc<Watch>,
+    splits: Vec<Split>,
+    by_name: HashMap<Arc<str>, HashMap<i32, usize>>,
+    events: VecDeque<SourceEvent>,
+    /// Splits with records to give out.
+    ready: VecDeque<usize>,
+    /// Asks for partitions.
+    discovery: Option<BoxFuture<'static, Found>>,
+    discovery_due: Option<Instant>,
+    /// Ends were met that could be those of several splits.
+    ambiguous: bool,
+    caught_up: bool,
+    finished: bool,
+    /// A position does not exist any more.
+    lost: bool,
+    snapshots: VecDeque<(CheckpointId, Vec<(usize, i64)>)>,
+    committed: HashMap<usize, i64>,
+}
+
+impl std::fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaSource").field("splits", &self.splits).finish_non_exhaustive()
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.discovery = None;
+        if let Some(consumer) = self.consumer.take() {
+            drop_elsewhere(consumer);
+        }
+    }
+}
+
+impl KafkaSource {
+    /// Connects, finds the partitions of this subtask and where they begin.
+    pub(crate) async fn open(
+        options: SourceOptions,
+        cx: SourceContext,
+        restored: Option<Vec<SplitState>>,
+    ) -> Result<Self, ConnectorError> {
+        let context = Context::default();
+        let watch = Arc::clone(&context.watch);
+        let consumer: Consumer = client_config(&options.client, &cx)
+            .create_with_context(context)
+            .map_err(|e| errors::sort("kafka source: no client", &e, None))?;
+        let mut source = Self {
+            discovery_due: options.discovery.map(|interval| Instant::now() + interval),
+            options,
+            cx,
+            consumer: Some(Arc::new(consumer)),
+            watch,
+            splits: Vec::new(),
+            by_name: HashMap::new(),
+            events: VecDeque::new(),
+            ready: VecDeque::new(),
+            discovery: None,
+            ambiguous: false,
+            caught_up: false,
+            finished: false,
+            lost: false,
+            snapshots: VecDeque::new(),
+            committed: HashMap::new(),
+        };
+        let found = source.discover().await?;
+        source.start(found, restored).await?;
+        Ok(source)
+    }
+
+    fn consumer(&self) -> &Arc<Consumer> {
+        self.consumer.as_ref().expect("the consumer is there until the source is dropped")
+    }
+
+    fn discover(&self) -> BoxFuture<'static, Found> {
+        let consumer = Arc::clone(self.consumer());
+        let watch = Arc::clone(&self.watch);
+        let (brokers, topics) = (self.options.brokers(), self.options.topics.clone());
+        client::partitions(consumer, watch, brokers, topics, SILENCE_MAX).boxed()
+    }
+
+    fn is_mine(&self, topic: &str, partition: i32) -> bool {
+        owner(topic, partition, self.cx.parallelism.max(1)) == self.cx.subtask
+    }
+
+    /// Sets the first splits up.
+    async fn start(
+        &mut self,
+        found: Vec<Partition>,
+        restored: Option<Vec<SplitState>>,
+    ) -> Result<(), ConnectorError> {
+        let discovered = restored.is_some();
+        let mut positions = Vec::new();
+        for state in restored.unwrap_or_default() {
+            let position = Position::decode(&state)?;
+            if !self.is_mine(&position.topic, position.partition) {
+                continue;
+            }
+            if !found.iter().any(|(t, p)| *t == position.topic && *p == position.partition) {
+                return Err(ConnectorError::lost(format!(
+                    "kafka source: the checkpoint has a position in {}, which does not exist any more (or is no longer among the source's topics)",
+                    state.split
+                )));
+            }
+            positions.push(position);
+        }
+        let new: Vec<Partition> = found
+            .into_iter()
+            .filter(|(topic, partition)| self.is_mine(topic, *partition))
+            .filter(|(t, p)| !positions.iter().any(|known| known.topic == *t && known.partition == *p))
+            .collect();
+        positions.extend(offsets::resolve(self.consumer(), &self.options, new, discovered).await?);
+        self.add(positions)
+    }
+
+    /// Begins to read partitions.
+    fn add(&mut self, positions: Vec<Position>) -> Result<(), ConnectorError> {
+        let mut assignment = TopicPartitionList::new();
+        for position in positions {
+            let split = Split::new(position);
+            let index = self.splits.len();
+            let number = u32::try_from(index).expect("fewer than 2^32 partitions");
+            self.events.push_back(SourceEvent::SplitStarted { split: number, name: split.name() });
+            if split.finished {
+                self.events.push_back(SourceEvent::SplitFinished { split: number });
+            } else {
+                debug!(split = split.name(), start = ?split.start(), "reading a partition");
+                assignment
+                    .add_partition_offset(&split.topic, split.partition, split.start())
+                    .map_err(|e| errors::sort("kafka source: a position is refused", &e, None))?;
+            }
+            let topic = self.by_name.entry(Arc::clone(&split.topic)).or_default();
+            topic.insert(split.partition, index);
+            self.splits.push(split);
+        }
+        if assignment.count() == 0 {
+            return Ok(());
+        }
+        self.caught_up = false;
+        self.consumer()
+            .incremental_assign(&assignment)
+            .map_err(|e| errors::sort("kafka source: partitions cannot be assigned", &e, None))
+    }
+
+    /// Partitions were listed again: begins to read those that are new.
+    async fn found(&mut self, found: Vec<Partition>) -> Result<(), ConnectorError> {
+        let new: Vec<Partition> = found
+            .into_iter()
+            .filter(|(topic, partition)| self.is_mine(topic, *partition))
+            .filter(|(topic, partition)| self.index_of(topic, *partition).is_none())
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        info!(partitions = ?new, "kafka source: new partitions");
+        let positions = offsets::resolve(self.consumer(), &self.options, new, true).await?;
+        self.add(positions)
+    }
+
+    fn index_of(&self, topic: &str, partition: i32) -> Option<usize> {
+        self.by_name.get(topic)?.get(&partition).copied()
+    }
+
+    /// Gives out the records of the split that waits longest.
+    fn give(&mut self, budget: BatchBudget) -> Option<SourceEvent> {
+        let index = self.ready.pop_front()?;
+        let split = &mut self.splits[index];
+        let batch = split.take(budget);
+        let number = u32::try_from(index).expect("fewer than 2^32 partitions");
+        if split.has_records() {
+            self.ready.push_front(index);
+        } else if split.finished {
+            self.events.push_back(SourceEvent::SplitFinished { split: number });
+        }
+        self.caught_up = false;
+        Some(SourceEvent::Batch { split: number, batch })
+    }
+
+    /// What there is to say when nothing waits to be given out.
+    fn at_rest(&mut self) -> Option<SourceEvent> {
+        if !self.finished && self.is_bounded() && self.splits.iter().all(|split| split.finished) {
+            self.finished = true;
+            return Some(SourceEvent::Finished);
+        }
+        if !self.caught_up && self.splits.iter().all(|split| split.at_end || split.finished) {
+            self.caught_up = true;
+            return Some(SourceEvent::CaughtUp);
+        }
+        None
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.options.bound != super::options::Bound::Never
+    }
+
+    /// Takes a message in; says how many bytes it has.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> usize {
+        let Some(index) = self.index_of(message.topic(), message.partition()) else { return 0 };
+        let split = &mut self.splits[index];
+        let was_finished = split.finished;
+        let had_records = split.has_records();
+        let bytes = split.push(message);
+        if bytes.is_some() && !had_records {
+            self.ready.push_back(index);
+        }
+        if self.splits[index].finished && !was_finished {
+            self.stop(index);
+        }
+        bytes.unwrap_or(0)
+    }
+
+    /// A split has reached its bound.
+    fn stop(&mut self, index: usize) {
+        let split = &self.splits[index];
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition(&split.topic, split.partition);
+        if let Err(error) = self.consumer().incremental_unassign(&assignment) {
+            debug!(%error, "a finished partition stays assigned");
+        }
+        if !split.has_records() {
+            let number = u32::try_from(index).expect("fewer than 2^32 partitions");
+            self.events.push_back(SourceEvent::SplitFinished { split: number });
+        }
+    }
+
+    /// The end of a partition of that number was met; librdkafka does not say of which topic.
+    fn meet_end(&mut self, partition: i32) {
+        let reason = self.watch.take_reason();
+        let offset = reason.as_deref().and_then(end_offset);
+        let open = |split: &&mut (usize, &mut Split)| {
+            split.1.partition == partition && !split.1.at_end && !split.1.finished
+        };
+        let fits = |split: &&mut (usize, &mut Split)| {
+            offset.is_none_or(|offset| split.1.pulled() <= offset)
+        };
+        let mut all: Vec<_> = self.splits.iter_mut().enumerate().collect();
+        let mut candidates: Vec<_> = all.iter_mut().filter(open).filter(fits).collect();
+        let mut stopped = None;
+        match candidates.as_mut_slice() {
+            [] => {}
+            [(index, split)] => {
+                split.meet_end(offset.unwrap_or_else(|| split.pulled()));
+                stopped = split.finished.then_some(*index);
+            }
+            _ => self.ambiguous = true,
+        }
+        if let Some(index) = stopped {
+            self.stop(index);
+        }
+    }
+
+    /// The statistics say which ends were met.
+    fn read_ends(&mut self) {
+        self.ambiguous = false;
+        let mut stopped = Vec::new();
+        for (index, split) in self.splits.iter_mut().enumerate() {
+            if split.at_end || split.finished {
+                continue;
+            }
+            match self.watch.end(&split.topic, split.partition) {
+                Some(end) if end.met >= split.pulled() && end.met >= end.high => {
+                    split.meet_end(end.met);
+                    if split.finished {
+                        stopped.push(index);
+                    }
+                }
+                _ => self.ambiguous = true,
+            }
+        }
+        stopped.into_iter().for_each(|index| self.stop(index));
+    }
+
+    /// Waits for something and takes it in; with messages, all that are there within the budget.
+    async fn wait(&mut self, budget: BatchBudget) -> Result<(), ConnectorError> {
+        let consumer = Arc::clone(self.consumer());
+        let mut stream = consumer.stream();
+        let woken = {
+            let due = self.discovery_due.filter(|_| self.discovery.is_none());
+            let watch = &self.watch;
+            tokio::select! {
+                biased;
+                message = stream.next() => Woken::Message(message.expect("the stream never ends")),
+                found = async { self.discovery.as_mut().expect("checked").await }, if self.discovery.is_some() => {
+                    Woken::Found(found)
+                }
+                () = async { tokio::time::sleep_until(due.expect("checked")).await }, if due.is_some() => Woken::DiscoveryDue,
+                () = watch.ends_arrived.notified(), if self.ambiguous => Woken::EndsArrived,
+            }
+        };
+        match woken {
+            Woken::Message(first) => {
+                let (mut records, mut bytes) = (0, 0);
+                let mut next = Some(first);
+                while let Some(message) = next {
+                    match message {
+                        Ok(message) => {
+                            records += 1;
+                            bytes += self.take(&message);
+                        }
+                        Err(error) => self.handle(&error)?,
+                    }
+                    let full = records >= budget.records_min_one()
+                        || bytes >= budget.bytes.max(BATCH_BYTES_MIN);
+                    next = if full { None } else { pin!(stream.next()).now_or_never().flatten() };
+                }
+            }
+            Woken::Found(found) => {
+                self.discovery = None;
+                self.discovery_due = self.options.discovery.map(|i| Instant::now() + i);
+                drop(stream);
+                self.found(found?).await?;
+            }
+            Woken::DiscoveryDue => self.discovery = Some(self.discover()),
+            Woken::EndsArrived => self.read_ends(),
+        }
+        Ok(())
+    }
+
+    /// A position does not exist any more: says which.
+    async fn describe_loss(&mut self) -> Result<ConnectorError, ConnectorError> {
+        let consumer = Arc::clone(self.consumer());
+        let open = self.splits.iter().filter(|split| !split.finished);
+        let positions: Vec<_> = open
+            .map(|split| ((split.topic.to_string(), split.partition), split.pulled()))
+            .collect();
+        let lost = client::blocking(move || offsets::out_of_range(&consumer, &positions)).await?;
+        Ok(ConnectorError::lost(format!(
+            "kafka source: records were deleted before they were read: {lost}; set `properties.auto.offset.reset` to go on with those that are left"
+        )))
+    }
+
+    /// An error came instead of a message.
+    fn handle(&mut self, error: &KafkaError) -> Result<(), ConnectorError> {
+        if let KafkaError::PartitionEOF(partition) = error {
+            self.meet_end(*partition);
+            return Ok(());
+        }
+        let reason = self.watch.take_reason();
+        match error {
+            KafkaError::MessageConsumption(code) if errors::heals(*code) => {
+                debug!(%error, ?reason, "kafka source: brokers are away");
+                // Asking for partitions fails if they stay away.
+                if self.discovery.is_none() && *code == Code::AllBrokersDown {
+                    self.discovery = Some(self.discover());
+                }
+                Ok(())
+            }
+            KafkaError::MessageConsumption(Code::AutoOffsetReset) => {
+                self.lost = true;
+                Ok(())
+            }
+            _ => Err(errors::sort("kafka source: reading failed", error, reason.as_deref())),
+        }
+    }
+}
+
+/// Reads `123` out of `… end of partition at offset 123 (…`.
+fn end_offset(reason: &str) -> Option<i64> {
+    let (_, rest) = reason.split_once("end of partition at offset ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn client_config(config: &ClientConfig, cx: &SourceContext) -> ClientConfig {
+    let mut config = config.clone();
+    if config.get("client.id").is_none() {
+        let uid: String =
+            cx.source_uid.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        config.set("client.id", format!("tidemill-{uid}-{}", cx.subtask));
+    }
+    config
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    async fn next(&mut self, budget: BatchBudget) -> Result<SourceEvent, ConnectorError> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            if let Some(event) = self.give(budget) {
+                return Ok(event);
+            }
+            if let Some(event) = self.at_rest() {
+                return Ok(event);
+            }
+            if self.finished {
+                return std::future::pending().await;
+            }
+            if self.lost {
+                return Err(self.describe_loss().await?);
+            }
+            self.wait(budget).await?;
+        }
+    }
+
+    fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<SplitState>, ConnectorError> {
+        let positions = self.splits.iter().enumerate();
+        let positions = positions.filter_map(|(i, split)| Some((i, split.position()?))).collect();
+        self.snapshots.push_back((checkpoint, positions));
+        if self.snapshots.len() > SNAPSHOTS_MAX {
+            self.snapshots.pop_front();
+        }
+        Ok(self.splits.iter().map(|split| split.snapshot().encode()).collect())
+    }
+
+    async fn checkpoint_complete(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> Result<(), ConnectorError> {
+        let mut complete = None;
+        while self.snapshots.front().is_some_and(|(id, _)| *id <= checkpoint) {
+            complete = self.snapshots.pop_front().filter(|(id, _)| *id == checkpoint);
+        }
+        let Some((_, positions)) = complete.filter(|_| self.options.commits) else {
+            return Ok(());
+        };
+        let mut offsets = TopicPartitionList::new();
+        for (index, offset) in positions {
+            if self.committed.insert(index, offset) == Some(offset) {
+                continue;
+            }
+            let split = &self.splits[index];
+            offsets
+                .add_partition_offset(&split.topic, split.partition, Offset::Offset(offset))
+                .map_err(|e| errors::sort("kafka source: an offset is refused", &e, None))?;
+        }
+        if offsets.count() > 0
+            && let Err(error) = self.consumer().commit(&offsets, CommitMode::Async)
+        {
+            debug!(%error, "committing offsets to the group failed");
+            self.watch.commits_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "metrics")]
+    fn metrics(&self) -> Vec<(String, f64)> {
+        let mut pending = 0;
+        let mut metrics = Vec::with_capacity(2 * self.splits.len() + 3);
+        for (index, split) in self.splits.iter().enumerate() {
+            let prefix =
+                format!("KafkaSourceReader.topic.{}.partition.{}", split.topic, split.partition);
+            // As in Flink: the offset of the last record, -1 before the first.
+            let current = split.position().map_or(-1, |position| position - 1);
+            metrics.push((format!("{prefix}.currentOffset"), current as f64));
+            let committed = self.committed.get(&index).copied().unwrap_or(-1);
+            metrics.push((format!("{prefix}.committedOffset"), committed as f64));
+            if let Some(end) = self.watch.end(&split.topic, split.partition) {
+                pending += (end.high - split.position().unwrap_or(0)).max(0);
+            }
+        }
+        metrics.push(("pendingRecords".to_owned(), pending as f64));
+        let commits = [
+            ("commitsSucceeded", &self.watch.commits_succeeded),
+            ("commitsFailed", &self.watch.commits_failed),
+        ];
+        for (name, count) in commits {
+            let name = format!("KafkaSourceReader.{name}");
+            metrics.push((name, count.load(Ordering::Relaxed) as f64));
+        }
+        metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_partition_is_read_from_the_message() {
+        let text = "Fetch from broker 1 reached end of partition at offset 42 (HighwaterMark 42)";
+        assert_eq!(end_offset(text), Some(42));
+        assert_eq!(end_offset("something else"), None);
+    }
+}
