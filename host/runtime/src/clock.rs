@@ -1,7 +1,6 @@
 //! The one place where this crate reads a clock: limits on guests are about real time.
 
 #![expect(
-    clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "a guest that loops is stopped by real time, not by simulated time"
 )]

@@ -358,6 +358,7 @@ async fn creating_memories<T>(watch: &Arc<Watch>, call: impl Future<Output = T>)
     .await
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(failure: types::Failure) -> GuestError {
     GuestError::Failed { operator: failure.operator, message: tidy(&failure.message) }
 }

@@ -202,7 +202,7 @@ impl logging::Host for Instance {
         operator: Option<u32>,
         message: String,
     ) -> wasmtime::Result<()> {
-        Instance::log(self, convert::level(level), operator, &message);
+        Self::log(self, convert::level(level), operator, &message);
         Ok(())
     }
 

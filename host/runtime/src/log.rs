@@ -153,6 +153,6 @@ mod tests {
         pipe.push(&b"x\n".repeat(PIPE_BYTES_MAX));
         let (lines, lost) = pipe.take_lines(true);
         assert_eq!(lines.len(), PIPE_BYTES_MAX / 2);
-        assert_eq!(lost as usize, PIPE_BYTES_MAX - PIPE_BYTES_MAX / 2);
+        assert_eq!(lost, (PIPE_BYTES_MAX - PIPE_BYTES_MAX / 2) as u64);
     }
 }

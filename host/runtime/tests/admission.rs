@@ -1,5 +1,7 @@
 //! What may not be uploaded, and what the uploader is told.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use support::{Bench, guest, guest_with_memory};

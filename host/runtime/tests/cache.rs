@@ -1,5 +1,7 @@
 //! The code cache trusts nobody.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt};
@@ -7,10 +9,12 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use support::{Bench, guest};
 use tidemill_runtime::{Interruption, Runtime, RuntimeConfig};
 
-fn code_file(bench: &Bench) -> std::path::PathBuf {
+fn code_files(bench: &Bench) -> Vec<std::path::PathBuf> {
     let files = fs::read_dir(bench.dir.path().join("code")).unwrap();
-    let mut paths = files.map(|entry| entry.unwrap().path());
-    paths.find(|path| path.extension().is_some_and(|e| e == "cwasm")).unwrap()
+    files
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "cwasm"))
+        .collect()
 }
 
 #[test]
@@ -26,7 +30,7 @@ fn forged_or_damaged_code_counts_as_absent() {
     let bench = Bench::new(Interruption::Page);
     let component = guest(&[], "");
     let hash = bench.runtime.compile(&component).unwrap();
-    let path = code_file(&bench);
+    let path = code_files(&bench).remove(0);
     let good = fs::read(&path).unwrap();
     let mut forged = good.clone();
     *forged.last_mut().unwrap() ^= 1;
@@ -41,14 +45,6 @@ fn forged_or_damaged_code_counts_as_absent() {
     fs::copy(code_files(&bench).into_iter().find(|p| *p != path).unwrap(), &path).unwrap();
     assert!(bench.runtime.load(&hash).unwrap().is_none());
     assert!(bench.runtime.load(&other).unwrap().is_some());
-}
-
-fn code_files(bench: &Bench) -> Vec<std::path::PathBuf> {
-    let files = fs::read_dir(bench.dir.path().join("code")).unwrap();
-    files
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "cwasm"))
-        .collect()
 }
 
 #[test]

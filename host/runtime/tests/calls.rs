@@ -1,5 +1,7 @@
 //! Ordinary calls, and guests that break the contract.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use support::{Recorder, batch, guest, limits, open_request, under_each_mechanism};
@@ -111,7 +113,7 @@ const VIOLATIONS: [(&str, &str, &str, &str); 7] = [
         "(local $i i32) (local $h i32)
          (drop (memory.grow (i32.const 40)))
          (loop $l
-           (local.set $h (i32.add (i32.const 262144) (i32.mul (local.get $i) (i32.const 28))))
+           (local.set $h (i32.add (i32.const 262144) (i32.mul (local.get $i) (i32.const 24))))
            (i32.store offset=4 (local.get $h) (i32.const 0))
            (i32.store offset=8 (local.get $h) (i32.const 65536))
            (local.set $i (i32.add (local.get $i) (i32.const 1)))

@@ -1,5 +1,7 @@
 //! Guests that do not come back by themselves, under both mechanisms.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};

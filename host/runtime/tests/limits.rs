@@ -1,5 +1,7 @@
 //! Each limit on what a guest may have, reached.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use support::{Recorder, batch, guest, guest_with_memory, limits, open_request, under_each_mechanism};

@@ -1,6 +1,8 @@
 //! The planner process, asked through its client. This target is its own planner: started with
 //! the argument `planner` it serves, otherwise it runs the tests.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test target with its own main")]
+
 mod support;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
