@@ -3,6 +3,8 @@
 
 use crate::bindings::tidemill::job::{logging::Level, state::Entries, types};
 
+#[cfg(not(target_family = "wasm"))]
+pub use imp::with_host;
 pub(crate) use imp::*;
 
 /// A stand-in for the host on other targets than Wasm: what a test or a benchmark provides.
@@ -108,7 +110,7 @@ mod imp {
     }
 
     /// Makes `host` the host of this thread while `f` runs, and returns it with `f`'s answer.
-    pub(crate) fn with_host<R>(host: Box<dyn Host>, f: impl FnOnce() -> R) -> (Box<dyn Host>, R) {
+    pub fn with_host<R>(host: Box<dyn Host>, f: impl FnOnce() -> R) -> (Box<dyn Host>, R) {
         let before = HOST.with(|slot| slot.borrow_mut().replace(host));
         let answer = f();
         let host = HOST.with(|slot| std::mem::replace(&mut *slot.borrow_mut(), before));

@@ -27,6 +27,8 @@ mod schema;
 mod source;
 mod state;
 mod stream;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 mod time;
 mod timers;
 mod window;

@@ -145,3 +145,6 @@ fn slow_in_even_minutes(click: ClickEvent) -> ClickEvent {
     }
     click
 }
+
+#[cfg(test)]
+mod tests;
