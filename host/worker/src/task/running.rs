@@ -1,0 +1,320 @@
+//! What source and gate tasks have in common: calling the guest, time, and checkpoints.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tidemill_checkpoint::{OperatorStatePart, SplitState, SubtaskState};
+use tidemill_connectors::Registry;
+use tidemill_runtime::{Guest, GuestError, Progress};
+use tidemill_types::{Batch, CheckpointId, Watermark, config::keys};
+use tokio::sync::mpsc;
+
+use super::{
+    Control, TaskContext, TaskError, TaskSpec, batch_size::BatchSizer, checkpoint::Uploads,
+    host::{Shared, now_ms},
+};
+use crate::exchange::{Barrier, Element};
+
+/// The most timers that one call delivers.
+const TIMERS_PER_CALL: usize = 4_096;
+
+/// A task that has been set up.
+pub(crate) struct Running {
+    cx: TaskContext,
+    pub(crate) control: mpsc::Receiver<Control>,
+    pub(crate) shared: Arc<Shared>,
+    guest: Guest,
+    pub(crate) sizer: BatchSizer,
+    uploads: Uploads,
+    skip_rejected: bool,
+    buffer_timeout: Duration,
+}
+
+impl Running {
+    pub(crate) fn new(
+        cx: TaskContext,
+        control: mpsc::Receiver<Control>,
+        shared: Arc<Shared>,
+        guest: Guest,
+    ) -> Self {
+        let config = &cx.spec.job.config;
+        Self {
+            sizer: BatchSizer::new(config.get(&keys::BATCH_TIME)),
+            skip_rejected: config.get(&keys::REJECTED_RECORDS) == "skip",
+            buffer_timeout: cx.spec.buffer_timeout(),
+            uploads: Uploads::new(cx.spec.clone(), cx.events.clone()),
+            control,
+            shared,
+            guest,
+            cx,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> &TaskSpec {
+        &self.cx.spec
+    }
+
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.cx.registry)
+    }
+
+    /// Resolves when the task is told to stop.
+    pub(crate) fn cancelled(&self) -> impl Future<Output = ()> + use<> {
+        let cancel = self.cx.cancel.clone();
+        async move { cancel.cancelled().await }
+    }
+
+    /// One call into the guest. Other tasks of this thread move to another one meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// What an import met, or what the guest itself did.
+    pub(crate) async fn call<T>(
+        &mut self,
+        call: impl AsyncFnOnce(&mut Guest) -> Result<T, GuestError>,
+    ) -> Result<T, TaskError> {
+        let metrics = &self.shared.metrics;
+        let start = Instant::now();
+        let waited = metrics.backpressured();
+        let guest = &mut self.guest;
+        let result = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(call(guest))
+        });
+        metrics.add_busy(start.elapsed().saturating_sub(metrics.backpressured() - waited));
+        metrics.guest_memory.store(self.guest.memory_bytes(), Relaxed);
+        result.map_err(|source| self.guest_error(source))
+    }
+
+    fn guest_error(&self, source: GuestError) -> TaskError {
+        if let Some(cause) = self.shared.import_error.lock().take() {
+            return cause;
+        }
+        if self.cx.cancel.is_cancelled() {
+            return TaskError::Cancelled;
+        }
+        TaskError::Guest {
+            operator: self.spec().operator_name(source.operator()).to_owned(),
+            subtask: self.spec().subtask(),
+            source,
+        }
+    }
+
+    /// Gives a batch to the guest; returns the watermark of its split.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when the guest fails, or rejects a record and the policy is to fail.
+    pub(crate) async fn process(
+        &mut self,
+        input: u32,
+        split: u32,
+        batch: &Batch,
+    ) -> Result<Watermark, TaskError> {
+        let metrics = &self.shared.metrics;
+        metrics.records_in.fetch_add(batch.len() as u64, Relaxed);
+        metrics.bytes_in.fetch_add(batch.byte_size() as u64, Relaxed);
+        let progress = self.call(async |guest| guest.process(input, split, batch).await).await?;
+        self.sizer.learn(batch.len(), self.guest.last_call_time());
+        self.take(&progress)?;
+        Ok(progress.watermark)
+    }
+
+    fn take(&self, progress: &Progress) -> Result<(), TaskError> {
+        self.shared.metrics.count_operators(&progress.counts);
+        let Some(first) = progress.rejected.first() else { return Ok(()) };
+        if self.skip_rejected {
+            self.shared.metrics.rejected.fetch_add(progress.rejected.len() as u64, Relaxed);
+            tracing::warn!(
+                task = self.shared.task_name,
+                count = progress.rejected.len(),
+                operator = self.spec().operator_name(Some(first.operator)),
+                error = first.message,
+                "skipped rejected records"
+            );
+            return Ok(());
+        }
+        Err(TaskError::Rejected {
+            operator: self.spec().operator_name(Some(first.operator)).to_owned(),
+            subtask: self.spec().subtask(),
+            place: String::new(),
+            message: first.message.clone(),
+        })
+    }
+
+    /// Event time advances: due timers run, then the guest and everyone downstream are told.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when the guest or an output fails.
+    pub(crate) async fn advance(&mut self, watermark: Watermark) -> Result<(), TaskError> {
+        self.shared.metrics.input_watermark.store(watermark, Relaxed);
+        self.shared.keyed.lock().watermark = watermark;
+        loop {
+            let due =
+                self.shared.keyed.lock().state.timers.pop_due_event(watermark, TIMERS_PER_CALL);
+            let Some(due) = due else { break };
+            self.fire(&due, watermark).await?;
+        }
+        if self.spec().vertex().wants_watermarks {
+            let progress = self.call(async |guest| guest.watermark(watermark).await).await?;
+            self.take(&progress)?;
+        }
+        self.shared.outputs.lock().await.watermark(watermark).await
+    }
+
+    /// Runs the processing-time timers that are due.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when the guest or an output fails.
+    pub(crate) async fn fire_processing_timers(&mut self) -> Result<(), TaskError> {
+        loop {
+            let now = now_ms();
+            let due = self.shared.keyed.lock().state.timers.pop_due_processing(now, TIMERS_PER_CALL);
+            let Some(due) = due else { return Ok(()) };
+            self.fire(&due, now).await?;
+        }
+    }
+
+    async fn fire(
+        &mut self,
+        due: &tidemill_types::TimerBatch,
+        now: i64,
+    ) -> Result<(), TaskError> {
+        self.shared.metrics.fired_timers.fetch_add(due.len() as u64, Relaxed);
+        let progress = self.call(async |guest| guest.fire_timers(due, now).await).await?;
+        self.take(&progress)
+    }
+
+    /// How long until the next processing-time timer is due, if there is one.
+    pub(crate) fn next_timer_in(&self) -> Option<Duration> {
+        let due = self.shared.keyed.lock().state.timers.next_processing_time()?;
+        Some(Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0)))
+    }
+
+    /// Sends what has gathered for longer than the buffer time-out.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when an output fails.
+    pub(crate) async fn flush_in_time(&mut self) -> Result<(), TaskError> {
+        self.shared.outputs.lock().await.flush_after(self.buffer_timeout).await
+    }
+
+    /// Sends everything that has gathered: the task has nothing else to do.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when an output fails.
+    pub(crate) async fn flush(&mut self) -> Result<(), TaskError> {
+        self.shared.outputs.lock().await.flush().await
+    }
+
+    /// The barrier is here: writes down this subtask's part and sends the barrier on.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when the guest or an output fails.
+    pub(crate) async fn checkpoint(
+        &mut self,
+        barrier: &Barrier,
+        source: Vec<SplitState>,
+        alignment: Alignment,
+    ) -> Result<(), TaskError> {
+        let start = Instant::now();
+        let operators = self.snapshot_guest(barrier.checkpoint).await?;
+        let sinks = {
+            let mut outputs = self.shared.outputs.lock().await;
+            outputs.broadcast(&Element::Barrier(barrier.clone())).await?;
+            outputs.prepare(barrier.checkpoint).await?
+        };
+        let keyed = self.snapshot_keyed();
+        let state = SubtaskState { source, sinks, operators, keyed: Vec::new() };
+        self.uploads.start(barrier, state, keyed, alignment, start.elapsed());
+        Ok(())
+    }
+
+    fn snapshot_keyed(&self) -> tidemill_state::Snapshot {
+        self.shared.keyed.lock().state.snapshot(now_ms())
+    }
+
+    async fn snapshot_guest(
+        &mut self,
+        checkpoint: CheckpointId,
+    ) -> Result<Vec<OperatorStatePart>, TaskError> {
+        let states = self.call(async |guest| guest.snapshot(checkpoint.0).await).await?;
+        let vertex = self.spec().vertex();
+        let part = |state: tidemill_runtime::OperatorState| {
+            let declared = vertex.states.get(state.state as usize)?;
+            let operator = vertex.operators.get(declared.operator as usize)?;
+            Some(OperatorStatePart {
+                operator_uid: operator.uid.clone(),
+                state: declared.name.clone(),
+                items: state.items,
+            })
+        };
+        let parts: Option<Vec<_>> = states.into_iter().map(part).collect();
+        parts.ok_or_else(|| {
+            TaskError::Invalid("the module returned a state that it did not plan".to_owned())
+        })
+    }
+
+    /// A checkpoint that this task was part of is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when a sink cannot commit or the guest fails.
+    pub(crate) async fn complete(&mut self, checkpoint: CheckpointId) -> Result<(), TaskError> {
+        self.shared.outputs.lock().await.commit(checkpoint).await?;
+        self.call(async |guest| guest.checkpoint_complete(checkpoint.0).await).await
+    }
+
+    /// A checkpoint that this task was part of will never be.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when the guest fails.
+    pub(crate) async fn aborted(&mut self, checkpoint: CheckpointId) -> Result<(), TaskError> {
+        self.uploads.abort(checkpoint);
+        self.call(async |guest| guest.checkpoint_aborted(checkpoint.0).await).await
+    }
+
+    /// The input is at its end, and so is event time: writes and sends everything that is left.
+    /// Returns what stands for this subtask in later checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when the guest or an output fails.
+    pub(crate) async fn finish(
+        &mut self,
+        source: Vec<SplitState>,
+    ) -> Result<SubtaskState, TaskError> {
+        let operators = self.snapshot_guest(CheckpointId(0)).await?;
+        self.shared.outputs.lock().await.finish().await?;
+        self.uploads.drain().await;
+        let keyed = self.snapshot_keyed();
+        let state = SubtaskState { source, sinks: Vec::new(), operators, keyed: Vec::new() };
+        self.uploads.final_state(state, keyed)
+    }
+
+    /// Tells the guest that one of its inputs has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`TaskError`] when the guest fails.
+    pub(crate) async fn end_of_input(&mut self, input: u32) -> Result<(), TaskError> {
+        let progress = self.call(async |guest| guest.end_of_input(input).await).await?;
+        self.take(&progress)
+    }
+}
+
+/// What the inputs of a task saw of a checkpoint before it began here.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Alignment {
+    /// From the first barrier to the last.
+    pub(crate) duration: Duration,
+    /// Bytes taken in meanwhile.
+    pub(crate) processed_bytes: u64,
+}
