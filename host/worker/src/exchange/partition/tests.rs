@@ -81,7 +81,7 @@ fn every_strategy_keeps_every_record_and_the_order_per_target() {
             let mut together = out.concat();
             together.sort();
             let mut expected = match strategy {
-                Broadcast => all.repeat(targets),
+                Broadcast => vec![all.clone(); targets].concat(),
                 _ => all.clone(),
             };
             expected.sort();
