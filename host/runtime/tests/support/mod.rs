@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test target uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up has failed")]
 
+pub mod job;
+pub mod task;
+
 use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
