@@ -1,1 +1,31 @@
-//! tidemill-coordinator.
+//! The coordinator: it accepts modules and jobs, schedules them on workers, coordinates their
+//! checkpoints, restarts them when something fails, and serves the REST API.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`service`] | start and stop: listeners, storage directory, epoch |
+//! | [`cluster`] | the dispatcher: everything that the other parts share |
+//! | [`modules`] | uploaded modules |
+//! | [`plan`] | what is asked of the planner process |
+//! | [`workers`] | registered workers and their slots |
+//! | [`rpc`] | sessions of workers (gRPC) |
+//! | [`job`] | job masters |
+//! | [`rest`] | the HTTP API, in Flink's shapes |
+//!
+//! Modules run in planner processes and workers only; nothing here executes them.
+
+mod clock;
+mod cluster;
+mod error;
+mod job;
+mod modules;
+mod plan;
+mod rest;
+mod rpc;
+mod service;
+mod workers;
+
+pub use error::CoordinatorError;
+pub use job::{FailureKind, JobStatus, TaskStatus};
+pub use plan::{Plan, PlanFailure};
+pub use service::{Coordinator, Listeners};

@@ -249,7 +249,7 @@ impl Location {
             return Err(StorageError::Refused(text));
         }
         let entries = self.list(under).await?;
-        futures::stream::iter(entries.iter().map(|entry| self.delete(&entry.name)))
+        futures::stream::iter(entries.into_iter().map(|entry| async move { self.delete(&entry.name).await }))
             .buffer_unordered(DELETES_AT_ONCE)
             .try_collect()
             .await
