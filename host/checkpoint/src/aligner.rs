@@ -45,7 +45,7 @@ pub enum AlignDecision {
     Complete {
         /// The checkpoint.
         checkpoint: CheckpointId,
-        /// The channels that were held back.
+        /// The channels whose barrier had arrived (the last of them was not held back).
         unblock: Vec<usize>,
     },
     /// The checkpoint was given up: read from these channels again. Sent on downstream, so that

@@ -17,6 +17,8 @@
 pub mod aligner;
 pub mod coordinator;
 mod encoding;
+#[cfg(test)]
+mod fixture;
 pub mod manifest;
 pub mod restore;
 pub mod subtask;
@@ -25,6 +27,6 @@ pub use aligner::{AlignDecision, Aligner, AlignmentMode};
 pub use coordinator::{
     CheckpointCoordinator, CheckpointKind, CheckpointSettings, Decision, PublishPermit, TriggerRefused,
 };
-pub use manifest::{FormatError, Manifest, StateRecord, VertexState};
+pub use manifest::{FormatError, Manifest, ManifestHeader, StateRecord, VertexState};
 pub use restore::{RestoreError, TaskRestore, assign_restore};
 pub use subtask::{KeyedHandle, OperatorStatePart, SinkState, SplitState, StateLocation, SubtaskState};
