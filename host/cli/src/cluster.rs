@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use tidemill_connectors::Registry;
-use tidemill_coordinator::{Coordinator, CoordinatorHandle};
+use tidemill_coordinator::{Coordinator, Listeners};
 use tidemill_planner::{Planner, PlannerConfig};
 use tidemill_runtime::{Interruption, Runtime, RuntimeConfig};
 use tidemill_types::{
@@ -24,9 +24,9 @@ use crate::{
 /// Runs a coordinator until it is told to stop.
 pub(crate) async fn coordinator(config: Config) -> anyhow::Result<ExitCode> {
     let coordinator = start_coordinator(&config).await?;
-    say(format_args!("REST on http://{}", coordinator.rest_address()));
-    say(format_args!("workers connect to {}", coordinator.rpc_address()));
-    stopped(coordinator.stopped()).await;
+    say(format_args!("REST on http://{}", coordinator.rest_addr()));
+    say(format_args!("workers connect to {}", coordinator.rpc_addr()));
+    stopped(coordinator.stopped().cancelled_owned()).await;
     coordinator.shutdown().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -53,7 +53,7 @@ pub(crate) async fn worker(config: Config) -> anyhow::Result<ExitCode> {
 
 /// A coordinator and a worker in one process.
 pub(crate) struct LocalCluster {
-    coordinator: CoordinatorHandle,
+    coordinator: Coordinator,
     shutdown: CancellationToken,
     worker: tokio::task::JoinHandle<Result<(), tidemill_worker::Error>>,
 }
@@ -63,7 +63,7 @@ impl LocalCluster {
     pub(crate) async fn start(config: &Config, registry: Registry) -> anyhow::Result<Self> {
         let coordinator = start_coordinator(config).await?;
         let worker =
-            start_worker(config, coordinator.rpc_address().to_string(), registry).await?;
+            start_worker(config, coordinator.rpc_addr().to_string(), registry).await?;
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         #[expect(clippy::disallowed_methods, reason = "the task is joined in `stop`")]
@@ -73,12 +73,12 @@ impl LocalCluster {
 
     /// A client of this cluster.
     pub(crate) fn client(&self, config: &Config) -> Client {
-        Client::new(Some(&self.coordinator.rest_address().to_string()), config)
+        Client::new(Some(&self.coordinator.rest_addr().to_string()), config)
     }
 
     /// Where REST is.
     pub(crate) fn rest_url(&self) -> String {
-        format!("http://{}", self.coordinator.rest_address())
+        format!("http://{}", self.coordinator.rest_addr())
     }
 
     /// Stops both.
@@ -96,7 +96,7 @@ pub(crate) async fn local(config: Config, local: Local) -> anyhow::Result<ExitCo
     let code = match local.job {
         None => {
             say(format_args!("REST on {}", cluster.rest_url()));
-            stopped(cluster.coordinator.stopped()).await;
+            stopped(cluster.coordinator.stopped().cancelled_owned()).await;
             ExitCode::SUCCESS
         }
         Some(file) => {
@@ -154,14 +154,14 @@ fn interruption(config: &Config) -> anyhow::Result<Interruption> {
     }
 }
 
-async fn start_coordinator(config: &Config) -> anyhow::Result<CoordinatorHandle> {
+async fn start_coordinator(config: &Config) -> anyhow::Result<Coordinator> {
     let mut config = config.clone();
     if config.get(&keys::STORAGE_DIR).is_empty() {
         let dir = settings::base(&config).join("storage");
         config.set(keys::STORAGE_DIR.name, &dir.to_string_lossy())?;
     }
     let planner = planner(&config)?;
-    Ok(Coordinator::start(&config, Arc::new(planner)).await?)
+    Ok(Coordinator::start(&config, Arc::new(planner), Listeners::default()).await?)
 }
 
 async fn start_worker(
