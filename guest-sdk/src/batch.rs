@@ -32,8 +32,6 @@ pub(crate) trait ColumnExt {
     fn push(&mut self, entry: &[u8]);
     /// Appends a null.
     fn push_null(&mut self);
-    /// Entry `i`, whether null or not.
-    fn entry(&self, i: usize) -> &[u8];
     /// Empties the column and keeps its memory.
     fn reset(&mut self);
 }
@@ -48,12 +46,6 @@ impl ColumnExt for Column {
         self.nulls
             .push(u32::try_from(self.ends.len()).expect("fewer entries than bytes"));
         self.ends.push(end_of(&self.data));
-    }
-
-    #[inline]
-    fn entry(&self, i: usize) -> &[u8] {
-        let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
-        &self.data[start..self.ends[i] as usize]
     }
 
     fn reset(&mut self) {

@@ -23,6 +23,7 @@ const MESSAGE_BYTES_MAX: usize = 512;
 /// The operator that runs now, where the panic hook finds it.
 static CURRENT: AtomicU32 = AtomicU32::new(NOBODY);
 
+#[cfg(target_family = "wasm")]
 pub(crate) fn current_operator() -> Option<u32> {
     let current = CURRENT.load(Ordering::Relaxed);
     (current != NOBODY).then_some(current)

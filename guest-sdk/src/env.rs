@@ -51,7 +51,7 @@ impl Env {
     pub fn source(&self, name: &str, connector: impl Into<Connector>) -> Source {
         let vertex = self.graph(GraphDraft::add_vertex);
         self.vertex(vertex, |draft| {
-            draft.set_source(name, connector.into().into_inner())
+            draft.set_source(name, connector.into().into_inner());
         });
         Source::new(self.clone(), vertex)
     }

@@ -213,10 +213,6 @@ impl VertexDraft {
         position(self.states.len() - 1)
     }
 
-    pub(crate) fn states(&self) -> &[State] {
-        &self.states
-    }
-
     pub(crate) fn rename(&mut self, operator: Option<u32>, name: &str) {
         match (operator, &mut self.source) {
             (Some(operator), _) => {

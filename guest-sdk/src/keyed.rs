@@ -52,7 +52,7 @@ where
     }
 
     /// Puts the values of each key together one by one, and emits what it comes to each time.
-    pub fn reduce<F>(self, f: F) -> Stream<Processed<P::Out, S::Key, Rolling<P::Out, F>>>
+    pub fn reduce<F>(self, f: F) -> Stream<impl Pipe<Out = P::Out>>
     where
         P::Out: StateValue + Clone,
         F: FnMut(P::Out, P::Out) -> P::Out + 'static,

@@ -172,6 +172,11 @@ impl<K: Key, U: 'static> KeyedContext<'_, K, U> {
         );
     }
 
+    /// Sets a gauge of this operator.
+    pub fn gauge(&mut self, name: &str, value: f64) {
+        host::metrics_set(self.operator, name, value);
+    }
+
     /// Adds to a counter of this operator.
     pub fn count(&mut self, name: &str, delta: u64) {
         host::metrics_add(self.operator, name, delta);
@@ -396,7 +401,7 @@ where
 }
 
 /// See [`KeyedStream::reduce`](crate::KeyedStream::reduce).
-pub struct Rolling<T, F> {
+pub(crate) struct Rolling<T, F> {
     reduced: ValueState<T>,
     f: F,
 }

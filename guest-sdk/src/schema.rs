@@ -31,6 +31,9 @@ pub trait StateValue: Schema + Serialize + DeserializeOwned + 'static {}
 
 impl<T: Schema + Serialize + DeserializeOwned + 'static> StateValue for T {}
 
+/// A field of a record: its name, and what gives its schema.
+pub type Field<'a> = (&'a str, fn(&mut Definitions) -> String);
+
 /// The named types of a schema that have been defined so far: Avro defines each only once.
 #[derive(Debug, Default)]
 pub struct Definitions {
@@ -39,7 +42,7 @@ pub struct Definitions {
 
 impl Definitions {
     /// A record type with these fields.
-    pub fn record(&mut self, name: &str, fields: &[(&str, fn(&mut Self) -> String)]) -> String {
+    pub fn record(&mut self, name: &str, fields: &[Field<'_>]) -> String {
         let name = self.unused_name(name);
         self.record_named(&name, fields)
     }
@@ -54,11 +57,7 @@ impl Definitions {
     }
 
     /// A record type under a name that is its own.
-    pub fn record_named(
-        &mut self,
-        name: &str,
-        fields: &[(&str, fn(&mut Self) -> String)],
-    ) -> String {
+    pub fn record_named(&mut self, name: &str, fields: &[Field<'_>]) -> String {
         let fields = fields.iter().map(|(field, schema)| {
             format!(
                 r#"{{"name":"{}","type":{}}}"#,

@@ -101,8 +101,9 @@ impl<D: Decode, C: Collector<D::Out>> Chain for Decoder<D, C> {
             rest: &batch.headers,
         };
         self.counts.records_in += batch.timestamps.len() as u64;
-        for (i, timestamp) in batch.timestamps.iter().enumerate() {
-            cx.record = i as u32;
+        for (record, timestamp) in (0_u32..).zip(&batch.timestamps) {
+            cx.record = record;
+            let i = record as usize;
             let mut record = RawRecord {
                 key: None,
                 value: values.at(i),

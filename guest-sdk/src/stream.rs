@@ -302,7 +302,7 @@ impl<P: Pipe> Stream<P> {
     /// The largest parallelism these operators can be rescaled to.
     pub fn max_parallelism(self, max_parallelism: u32) -> Self {
         self.env.vertex(self.vertex, |vertex| {
-            vertex.set_max_parallelism(max_parallelism)
+            vertex.set_max_parallelism(max_parallelism);
         });
         self
     }

@@ -61,7 +61,7 @@ struct Firing {
 /// What was set and deleted during this call.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    changes: BTreeMap<Queue, HashMap<(i64, Owner), bool>>,
+    changes: BTreeMap<Queue, HashMap<(i64, Owner), Option<bool>>>,
     firing: Option<Firing>,
 }
 
@@ -86,7 +86,7 @@ impl Timers {
             firing.inserted.insert(due);
             return;
         }
-        self.change(queue, timestamp, key, namespace, true);
+        *self.changed(queue, timestamp, key, namespace) = Some(true);
     }
 
     pub(crate) fn delete(
@@ -108,15 +108,23 @@ impl Timers {
             firing.inserted.remove(&due);
             firing.deleted.insert(due);
         }
-        self.change(queue, timestamp, key, namespace, false);
+        *self.changed(queue, timestamp, key, namespace) = Some(false);
     }
 
-    fn change(&mut self, queue: Queue, timestamp: i64, key: &[u8], namespace: &[u8], set: bool) {
+    /// Whether a timer is to be set or deleted at the end of the call.
+    fn changed(
+        &mut self,
+        queue: Queue,
+        timestamp: i64,
+        key: &[u8],
+        namespace: &[u8],
+    ) -> &mut Option<bool> {
         let owner = (key.to_vec(), namespace.to_vec());
         self.changes
             .entry(queue)
             .or_default()
-            .insert((timestamp, owner), set);
+            .entry((timestamp, owner))
+            .or_default()
     }
 
     /// Tells the host what changed.
@@ -128,7 +136,11 @@ impl Timers {
             let mut set = batch_of(*queue);
             let mut deleted = batch_of(*queue);
             for ((timestamp, (key, namespace)), is_set) in changes.drain() {
-                let batch = if is_set { &mut set } else { &mut deleted };
+                let batch = if is_set == Some(true) {
+                    &mut set
+                } else {
+                    &mut deleted
+                };
                 batch.timestamps.push(timestamp);
                 batch.keys.push(&key);
                 batch.namespaces.push(&namespace);

@@ -57,10 +57,9 @@ impl<'a> Writer<'a> {
 
     fn items(self, len: Option<usize>) -> Result<Parts<'a>, Error> {
         match len {
-            // A block of no items would be the end.
-            Some(0) => {}
-            Some(len) => write_long(i64::try_from(len).map_err(Error::new)?, self.out),
-            None => {}
+            Some(len) if len > 0 => write_long(i64::try_from(len).map_err(Error::new)?, self.out),
+            // A block of no items would be the end already.
+            _ => {}
         }
         Ok(Parts {
             out: self.out,

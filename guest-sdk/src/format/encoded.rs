@@ -107,7 +107,7 @@ impl Sink {
     /// Gives the sink an id that stays when the job changes, by which its state is found again.
     pub fn uid(&self, uid: &str) -> &Self {
         self.env.vertex(self.vertex, |vertex| {
-            vertex.set_uid(Some(self.operator), uid)
+            vertex.set_uid(Some(self.operator), uid);
         });
         self
     }

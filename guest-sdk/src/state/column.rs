@@ -212,10 +212,8 @@ impl<V: crate::StateValue> AnyColumn for Column<V> {
                 };
                 let cell = &mut self.cells[slot as usize];
                 // Marked clean at once, so that a slot that is queued twice is written once.
-                if std::mem::take(&mut cell.dirty) {
-                    if cell.value.is_some() || cell.stored {
-                        which.push(slot);
-                    }
+                if std::mem::take(&mut cell.dirty) && (cell.value.is_some() || cell.stored) {
+                    which.push(slot);
                 }
             }
             left -= which.len();

@@ -59,11 +59,7 @@ where
     ///     .aggregate(Count, |window, word, count| (window.start, word.clone(), count))
     /// # }
     /// ```
-    pub fn aggregate<A, U, F>(
-        self,
-        aggregate: A,
-        result: F,
-    ) -> Stream<Windows<P::Out, S::Key, W, A, F>>
+    pub fn aggregate<A, U, F>(self, aggregate: A, result: F) -> Stream<impl Pipe<Out = U>>
     where
         A: Aggregate<P::Out>,
         U: 'static,
@@ -92,7 +88,7 @@ where
             pipe.attach(KeyedSender::new(port, selector));
         }
         let windows =
-            Windows::declare::<U>(env.clone(), vertex, assigner, (aggregate, combined), result);
+            Windows::declare(env.clone(), vertex, assigner, (aggregate, combined), result);
         let operator = windows.operator;
         Stream::new(env, vertex, Some(operator), windows)
     }
@@ -114,7 +110,7 @@ impl<P, S, W> fmt::Debug for WindowedStream<P, S, W> {
 }
 
 /// See [`WindowedStream::aggregate`].
-pub struct Windows<T, K, W, A, F> {
+pub(crate) struct Windows<T, K, W, A, F> {
     env: Env,
     vertex: VertexIndex,
     operator: u32,
@@ -127,7 +123,7 @@ pub struct Windows<T, K, W, A, F> {
 }
 
 impl<T, K: Key, W: Assigner, A: Aggregate<T>, F> Windows<T, K, W, A, F> {
-    fn declare<U>(
+    fn declare(
         env: Env,
         vertex: VertexIndex,
         assigner: W,

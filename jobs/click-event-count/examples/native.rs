@@ -6,7 +6,6 @@
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_types,
-    clippy::disallowed_methods,
     reason = "a measurement prints and reads the clock"
 )]
 
@@ -15,7 +14,14 @@ use std::time::Instant;
 use click_event_count::click_event_count;
 use tidemill::testing::JobTest;
 
-const ARGS: [&str; 6] = ["--event-time", "--chaining", "--source", "datagen", "--sink", "blackhole"];
+const ARGS: [&str; 6] = [
+    "--event-time",
+    "--chaining",
+    "--source",
+    "datagen",
+    "--sink",
+    "blackhole",
+];
 const BATCHES: usize = 200;
 const BATCH_RECORDS: usize = 1_000;
 const ROUNDS: usize = 7;
@@ -24,7 +30,11 @@ fn clicks(batch: usize) -> Vec<String> {
     let pages = ["/help", "/index", "/shop", "/jobs", "/about", "/news"];
     let events = batch * BATCH_RECORDS..(batch + 1) * BATCH_RECORDS;
     let json = |event: usize| {
-        format!(r#"{{"timestamp":{},"page":"{}"}}"#, event / 6 * 15, pages[event % 6])
+        format!(
+            r#"{{"timestamp":{},"page":"{}"}}"#,
+            event / 6 * 15,
+            pages[event % 6]
+        )
     };
     events.map(json).collect()
 }
