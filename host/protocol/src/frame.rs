@@ -62,7 +62,13 @@ pub struct ChannelId {
 
 impl std::fmt::Display for ChannelId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { job, attempt, edge, from, to } = self;
+        let Self {
+            job,
+            attempt,
+            edge,
+            from,
+            to,
+        } = self;
         write!(f, "{job}@{attempt} edge {edge} from subtask {from} to {to}")
     }
 }
@@ -213,7 +219,9 @@ pub enum FrameError {
         field: &'static str,
     },
     /// The peer does not speak this protocol, or another version of it.
-    #[error("the peer speaks {spoken}, this worker version {VERSION} of the exchange protocol; run the same version of tidemill on all workers")]
+    #[error(
+        "the peer speaks {spoken}, this worker version {VERSION} of the exchange protocol; run the same version of tidemill on all workers"
+    )]
     Version {
         /// What the peer speaks, in words.
         spoken: String,
@@ -245,7 +253,9 @@ mod kind {
 ///
 /// [`FrameError`] if it is longer than `max` or too short to be a frame.
 pub fn frame_length(buffer: &[u8], max: usize) -> Result<Option<usize>, FrameError> {
-    let Some(prefix) = buffer.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let Some(prefix) = buffer.first_chunk::<PREFIX_BYTES>() else {
+        return Ok(None);
+    };
     let len = u32::from_le_bytes(*prefix) as usize;
     if len > max {
         return Err(FrameError::TooLong { len, max });
@@ -305,7 +315,10 @@ impl Frame {
             }
             Self::Welcome { worker } => put_bytes(out, worker.as_bytes()),
             Self::Goodbye { reason } | Self::Close { reason, .. } => {
-                put_bytes(out, &reason.as_bytes()[..reason.floor_char_boundary(TEXT_BYTES_MAX)]);
+                put_bytes(
+                    out,
+                    &reason.as_bytes()[..reason.floor_char_boundary(TEXT_BYTES_MAX)],
+                );
             }
             Self::Open { id, .. } => {
                 out.extend_from_slice(&id.job.as_u128().to_le_bytes());
@@ -314,7 +327,9 @@ impl Frame {
                 }
             }
             Self::Opened { capacity, .. } => out.extend_from_slice(&capacity.to_le_bytes()),
-            Self::Credit { bytes, controls, .. } => {
+            Self::Credit {
+                bytes, controls, ..
+            } => {
                 out.extend_from_slice(&bytes.to_le_bytes());
                 out.extend_from_slice(&controls.to_le_bytes());
             }
@@ -336,11 +351,17 @@ impl Frame {
         let kind = reader.u8("kind")?;
         let flags = reader.u8("flags")?;
         if flags != 0 {
-            return Err(FrameError::Unknown { field: "flags", value: flags.into() });
+            return Err(FrameError::Unknown {
+                field: "flags",
+                value: flags.into(),
+            });
         }
         let reserved = reader.u16("reserved")?;
         if reserved != 0 {
-            return Err(FrameError::Unknown { field: "reserved bits", value: reserved.into() });
+            return Err(FrameError::Unknown {
+                field: "reserved bits",
+                value: reserved.into(),
+            });
         }
         let channel = reader.u32("channel")?;
         let frame = Self::decode_payload(kind, channel, &mut reader)?;
@@ -351,35 +372,67 @@ impl Frame {
     fn decode_payload(kind: u8, channel: u32, reader: &mut Reader<'_>) -> Result<Self, FrameError> {
         Ok(match kind {
             kind::HELLO => Self::Hello(read_hello(reader)?),
-            kind::WELCOME => Self::Welcome { worker: reader.text("worker")?.to_owned() },
-            kind::GOODBYE => Self::Goodbye { reason: reader.text("reason")?.to_owned() },
-            kind::OPEN => Self::Open { channel, id: read_channel_id(reader)? },
-            kind::OPENED => Self::Opened { channel, capacity: reader.u32("capacity")? },
+            kind::WELCOME => Self::Welcome {
+                worker: reader.text("worker")?.to_owned(),
+            },
+            kind::GOODBYE => Self::Goodbye {
+                reason: reader.text("reason")?.to_owned(),
+            },
+            kind::OPEN => Self::Open {
+                channel,
+                id: read_channel_id(reader)?,
+            },
+            kind::OPENED => Self::Opened {
+                channel,
+                capacity: reader.u32("capacity")?,
+            },
             kind::CREDIT => Self::Credit {
                 channel,
                 bytes: reader.u32("credit")?,
                 controls: reader.u32("controls")?,
             },
-            kind::CLOSE => Self::Close { channel, reason: reader.text("reason")?.to_owned() },
-            kind::DATA => Self::Data { channel, batch: columns::read_batch(reader)? },
-            kind::WATERMARK => Self::Watermark { channel, watermark: reader.i64("watermark")? },
-            kind::WATERMARK_STATUS => {
-                Self::WatermarkStatus { channel, idle: reader.bits("status", 1)? != 0 }
-            }
-            kind::BARRIER => Self::Barrier { channel, barrier: read_barrier(reader)? },
+            kind::CLOSE => Self::Close {
+                channel,
+                reason: reader.text("reason")?.to_owned(),
+            },
+            kind::DATA => Self::Data {
+                channel,
+                batch: columns::read_batch(reader)?,
+            },
+            kind::WATERMARK => Self::Watermark {
+                channel,
+                watermark: reader.i64("watermark")?,
+            },
+            kind::WATERMARK_STATUS => Self::WatermarkStatus {
+                channel,
+                idle: reader.bits("status", 1)? != 0,
+            },
+            kind::BARRIER => Self::Barrier {
+                channel,
+                barrier: read_barrier(reader)?,
+            },
             kind::END => Self::End { channel },
-            other => return Err(FrameError::Unknown { field: "kind", value: other.into() }),
+            other => {
+                return Err(FrameError::Unknown {
+                    field: "kind",
+                    value: other.into(),
+                });
+            }
         })
     }
 }
 
 fn read_hello(reader: &mut Reader<'_>) -> Result<Hello, FrameError> {
     if reader.u32("magic")? != MAGIC {
-        return Err(FrameError::Version { spoken: "something else".to_owned() });
+        return Err(FrameError::Version {
+            spoken: "something else".to_owned(),
+        });
     }
     let version = reader.u16("version")?;
     if version != VERSION {
-        return Err(FrameError::Version { spoken: format!("version {version}") });
+        return Err(FrameError::Version {
+            spoken: format!("version {version}"),
+        });
     }
     Ok(Hello {
         worker: reader.text("worker")?.to_owned(),
@@ -402,7 +455,12 @@ fn put_barrier(out: &mut Vec<u8>, barrier: &Barrier) {
     out.extend_from_slice(&barrier.checkpoint.0.to_le_bytes());
     out.extend_from_slice(&barrier.timestamp_ms.to_le_bytes());
     let bits = [barrier.savepoint, barrier.stop, barrier.drain];
-    out.push(bits.iter().enumerate().map(|(i, &set)| u8::from(set) << i).sum());
+    out.push(
+        bits.iter()
+            .enumerate()
+            .map(|(i, &set)| u8::from(set) << i)
+            .sum(),
+    );
     put_bytes(out, barrier.location.as_bytes());
 }
 

@@ -157,15 +157,15 @@ impl Column {
     ///
     /// [`ColumnError`] names the broken invariant.
     pub fn validate(&self) -> Result<(), ColumnError> {
-        let mut previous = 0;
-        for (entry, &end) in self.ends.iter().enumerate() {
-            if end < previous {
-                return Err(ColumnError::Decreasing { entry });
-            }
-            previous = end;
+        // Without leaving early, so that the compiler compares many at a time.
+        let pairs = self.ends.iter().zip(self.ends.iter().skip(1));
+        if pairs.fold(false, |decreasing, (previous, end)| decreasing | (end < previous)) {
+            let entry = self.ends.windows(2).position(|pair| pair[1] < pair[0]).map_or(0, |at| at + 1);
+            return Err(ColumnError::Decreasing { entry });
         }
-        if previous as usize != self.data.len() {
-            return Err(ColumnError::Length { end: previous, len: self.data.len() });
+        let end = self.ends.last().copied().unwrap_or(0);
+        if end as usize != self.data.len() {
+            return Err(ColumnError::Length { end, len: self.data.len() });
         }
         ascending("nulls", self.nulls.iter().copied(), self.ends.len(), true)
     }

@@ -19,7 +19,12 @@ use super::{
 const HEADER_BYTES_MIN: usize = 9;
 
 pub(super) fn put_batch(out: &mut Vec<u8>, batch: &Batch) {
-    let Batch { timestamps, keys, values, headers } = batch;
+    let Batch {
+        timestamps,
+        keys,
+        values,
+        headers,
+    } = batch;
     out.reserve(64 + batch.byte_size());
     out.extend_from_slice(&count(timestamps.len()).to_le_bytes());
     for column in [keys, values] {
@@ -66,7 +71,12 @@ pub(super) fn read_batch(reader: &mut Reader<'_>) -> Result<Batch, FrameError> {
     keys.data = reader.take(of_keys.bytes, "keys")?.to_vec();
     values.data = reader.take(of_values.bytes, "values")?.to_vec();
     let headers = read_headers(reader, headers)?;
-    let batch = Batch { timestamps, keys, values, headers };
+    let batch = Batch {
+        timestamps,
+        keys,
+        values,
+        headers,
+    };
     batch.validate()?;
     Ok(batch)
 }
@@ -94,13 +104,19 @@ fn read_headers(reader: &mut Reader<'_>, len: usize) -> Result<Vec<Header>, Fram
         let record = reader.u32("header")?;
         let name = std::str::from_utf8(reader.bytes("header name")?)
             .ok()
-            .ok_or(FrameError::Text { field: "header name" })?
+            .ok_or(FrameError::Text {
+                field: "header name",
+            })?
             .to_owned();
         let value = match reader.bits("header", 1)? {
             0 => None,
             _ => Some(reader.bytes("header value")?.to_vec()),
         };
-        headers.push(Header { record, name, value });
+        headers.push(Header {
+            record,
+            name,
+            value,
+        });
     }
     Ok(headers)
 }

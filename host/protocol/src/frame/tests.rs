@@ -31,18 +31,49 @@ fn frames() -> Vec<Frame> {
         location: "file:///checkpoints".into(),
     };
     vec![
-        Frame::Hello(Hello { worker: "w".into(), address: "h:1".into(), token: vec![1, 2] }),
+        Frame::Hello(Hello {
+            worker: "w".into(),
+            address: "h:1".into(),
+            token: vec![1, 2],
+        }),
         Frame::Welcome { worker: "v".into() },
-        Frame::Goodbye { reason: "enough".into() },
+        Frame::Goodbye {
+            reason: "enough".into(),
+        },
         Frame::Open { channel: 8, id },
-        Frame::Opened { channel: 8, capacity: 1 << 17 },
-        Frame::Credit { channel: 8, bytes: 5, controls: 6 },
-        Frame::Close { channel: 8, reason: String::new() },
-        Frame::Data { channel: 8, batch: batch() },
-        Frame::Data { channel: 8, batch: Batch::default() },
-        Frame::Watermark { channel: 8, watermark: i64::MAX },
-        Frame::WatermarkStatus { channel: 8, idle: true },
-        Frame::Barrier { channel: 8, barrier },
+        Frame::Opened {
+            channel: 8,
+            capacity: 1 << 17,
+        },
+        Frame::Credit {
+            channel: 8,
+            bytes: 5,
+            controls: 6,
+        },
+        Frame::Close {
+            channel: 8,
+            reason: String::new(),
+        },
+        Frame::Data {
+            channel: 8,
+            batch: batch(),
+        },
+        Frame::Data {
+            channel: 8,
+            batch: Batch::default(),
+        },
+        Frame::Watermark {
+            channel: 8,
+            watermark: i64::MAX,
+        },
+        Frame::WatermarkStatus {
+            channel: 8,
+            idle: true,
+        },
+        Frame::Barrier {
+            channel: 8,
+            barrier,
+        },
         Frame::End { channel: 8 },
     ]
 }
@@ -86,26 +117,48 @@ fn a_frame_cut_short_or_extended_is_refused() {
 #[test]
 fn a_length_out_of_bounds_is_refused_before_anything_is_read() {
     assert_eq!(frame_length(&[1, 0, 0], 100), Ok(None));
-    assert!(matches!(frame_length(&[101, 0, 0, 0], 100), Err(FrameError::TooLong { .. })));
-    assert!(matches!(frame_length(&[7, 0, 0, 0], 100), Err(FrameError::Truncated { .. })));
+    assert!(matches!(
+        frame_length(&[101, 0, 0, 0], 100),
+        Err(FrameError::TooLong { .. })
+    ));
+    assert!(matches!(
+        frame_length(&[7, 0, 0, 0], 100),
+        Err(FrameError::Truncated { .. })
+    ));
 }
 
 #[test]
 fn another_protocol_or_version_is_named() {
-    let hello = Frame::Hello(Hello { worker: "w".into(), address: "a".into(), token: vec![] });
+    let hello = Frame::Hello(Hello {
+        worker: "w".into(),
+        address: "a".into(),
+        token: vec![],
+    });
     let bytes = encoded(&hello).split_off(PREFIX_BYTES);
     let mut other = bytes.clone();
     other[HEAD_BYTES] ^= 1;
-    assert!(matches!(Frame::decode(&other), Err(FrameError::Version { .. })));
+    assert!(matches!(
+        Frame::decode(&other),
+        Err(FrameError::Version { .. })
+    ));
     let mut newer = bytes;
     newer[HEAD_BYTES + 4] = 200;
-    assert!(Frame::decode(&newer).unwrap_err().to_string().contains("version 200"));
+    assert!(
+        Frame::decode(&newer)
+            .unwrap_err()
+            .to_string()
+            .contains("version 200")
+    );
 }
 
 #[test]
 fn counts_that_promise_more_than_there_is_allocate_nothing() {
     for position in 0..8 {
-        let mut bytes = encoded(&Frame::Data { channel: 1, batch: batch() }).split_off(PREFIX_BYTES);
+        let mut bytes = encoded(&Frame::Data {
+            channel: 1,
+            batch: batch(),
+        })
+        .split_off(PREFIX_BYTES);
         let at = HEAD_BYTES + 4 * position;
         bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
         Frame::decode(&bytes).unwrap_err();
@@ -130,7 +183,10 @@ fn random_bytes_never_panic() {
 #[test]
 fn flipped_bits_never_panic_and_never_pass_as_an_invalid_batch() {
     let mut seed = 0x2545_f491_4f6c_dd1d;
-    let good: Vec<_> = frames().iter().map(|f| encoded(f).split_off(PREFIX_BYTES)).collect();
+    let good: Vec<_> = frames()
+        .iter()
+        .map(|f| encoded(f).split_off(PREFIX_BYTES))
+        .collect();
     for _ in 0..50_000 {
         let mut bytes = good[(random(&mut seed) as usize) % good.len()].clone();
         for _ in 0..=random(&mut seed) % 3 {

@@ -15,14 +15,19 @@ impl<'a> Reader<'a> {
 
     /// The next `len` bytes. Checked before anything is allocated for them.
     pub(super) fn take(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], FrameError> {
-        let (head, rest) = self.rest.split_at_checked(len).ok_or(FrameError::Truncated { field })?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(FrameError::Truncated { field })?;
         self.rest = rest;
         Ok(head)
     }
 
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], FrameError> {
-        let (head, rest) =
-            self.rest.split_first_chunk::<N>().ok_or(FrameError::Truncated { field })?;
+        let (head, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or(FrameError::Truncated { field })?;
         self.rest = rest;
         Ok(*head)
     }
@@ -55,7 +60,10 @@ impl<'a> Reader<'a> {
     pub(super) fn bits(&mut self, field: &'static str, known: u8) -> Result<u8, FrameError> {
         let bits = self.u8(field)?;
         if bits & !known != 0 {
-            return Err(FrameError::Unknown { field, value: bits.into() });
+            return Err(FrameError::Unknown {
+                field,
+                value: bits.into(),
+            });
         }
         Ok(bits)
     }
@@ -72,17 +80,29 @@ impl<'a> Reader<'a> {
         if bytes.len() > TEXT_BYTES_MAX {
             return Err(FrameError::Text { field });
         }
-        std::str::from_utf8(bytes).ok().ok_or(FrameError::Text { field })
+        std::str::from_utf8(bytes)
+            .ok()
+            .ok_or(FrameError::Text { field })
     }
 
     pub(super) fn u32s(&mut self, len: usize, field: &'static str) -> Result<Vec<u32>, FrameError> {
         let bytes = self.take(list_bytes(len, 4, field)?, field)?;
-        Ok(bytes.as_chunks::<4>().0.iter().map(|chunk| u32::from_le_bytes(*chunk)).collect())
+        Ok(bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|chunk| u32::from_le_bytes(*chunk))
+            .collect())
     }
 
     pub(super) fn i64s(&mut self, len: usize, field: &'static str) -> Result<Vec<i64>, FrameError> {
         let bytes = self.take(list_bytes(len, 8, field)?, field)?;
-        Ok(bytes.as_chunks::<8>().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect())
+        Ok(bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|chunk| i64::from_le_bytes(*chunk))
+            .collect())
     }
 
     /// Checks that `len` items of at least `size` bytes each can follow.

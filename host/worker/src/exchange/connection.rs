@@ -56,7 +56,10 @@ impl ConnectionError {
 
     /// Whether the peer should be told, because it is at fault and still there.
     pub(super) fn is_worth_telling(&self) -> bool {
-        matches!(self, Self::Frame(_) | Self::Violation(_) | Self::Timeout(_) | Self::Shutdown)
+        matches!(
+            self,
+            Self::Frame(_) | Self::Violation(_) | Self::Timeout(_) | Self::Shutdown
+        )
     }
 }
 
@@ -165,7 +168,9 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     pub(super) fn new() -> Self {
-        Self { buffer: BytesMut::new() }
+        Self {
+            buffer: BytesMut::new(),
+        }
     }
 
     /// The next frame, at most `max` bytes long. What a peer announces is not believed: the buffer
@@ -187,8 +192,12 @@ impl FrameReader {
     }
 
     fn buffered(&mut self, max: usize) -> Result<Option<Frame>, FrameError> {
-        let Some(len) = frame_length(&self.buffer, max)? else { return Ok(None) };
-        let Some(body) = self.buffer.get(PREFIX_BYTES..PREFIX_BYTES + len) else { return Ok(None) };
+        let Some(len) = frame_length(&self.buffer, max)? else {
+            return Ok(None);
+        };
+        let Some(body) = self.buffer.get(PREFIX_BYTES..PREFIX_BYTES + len) else {
+            return Ok(None);
+        };
         let frame = Frame::decode(body)?;
         self.buffer.advance(PREFIX_BYTES + len);
         Ok(Some(frame))

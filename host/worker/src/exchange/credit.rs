@@ -25,7 +25,11 @@ pub(super) enum Cost {
 
 impl Cost {
     pub(super) fn of(element: &Element) -> Self {
-        if element.is_control() { Self::Control } else { Self::Bytes(element.cost()) }
+        if element.is_control() {
+            Self::Control
+        } else {
+            Self::Bytes(element.cost())
+        }
     }
 }
 
@@ -99,7 +103,9 @@ impl Window {
         self.change(|state| {
             let left = state.bytes.checked_sub(bytes.into());
             let controls_left = state.controls.checked_sub(controls);
-            let (Some(bytes), Some(controls)) = (left, controls_left) else { return false };
+            let (Some(bytes), Some(controls)) = (left, controls_left) else {
+                return false;
+            };
             state.bytes = bytes;
             state.controls = controls;
             true

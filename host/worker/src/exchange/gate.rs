@@ -40,7 +40,10 @@ impl Upstream {
         match self {
             Self::Local(window) => {
                 let reason = Arc::clone(reason);
-                drop(window.close(ExchangeError::ReceiverGone { channel: id, reason }));
+                drop(window.close(ExchangeError::ReceiverGone {
+                    channel: id,
+                    reason,
+                }));
             }
             Self::Remote(inbound, channel) => inbound.close_channel(*channel, reason),
         }
@@ -75,9 +78,19 @@ struct Lane {
     /// What was taken and not yet returned as credit.
     due_bytes: u32,
     due_controls: u32,
-    blocked: bool,
-    in_ready: bool,
+    reading: Reading,
     ended: bool,
+}
+
+/// Whether a lane is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// There is nothing in it.
+    Idle,
+    /// It is in the list of those that are ready.
+    Ready,
+    /// Not for now.
+    Blocked,
 }
 
 #[derive(Debug)]
@@ -110,8 +123,7 @@ impl Gate {
             owed_controls: 0,
             due_bytes: 0,
             due_controls: 0,
-            blocked: false,
-            in_ready: false,
+            reading: Reading::Idle,
             ended: false,
         };
         Self {
@@ -200,7 +212,7 @@ impl Gate {
             state.queued_bytes = 0;
             for lane in &mut state.lanes {
                 lane.queue = VecDeque::new();
-                lane.in_ready = false;
+                lane.reading = Reading::Idle;
                 upstreams.extend(lane.upstream.take().map(|upstream| (lane.id, upstream)));
             }
         }
@@ -271,8 +283,8 @@ impl State {
 
     fn schedule(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
-        if !lane.in_ready && !lane.blocked && !lane.queue.is_empty() {
-            lane.in_ready = true;
+        if lane.reading == Reading::Idle && !lane.queue.is_empty() {
+            lane.reading = Reading::Ready;
             self.ready.push_back(index);
         }
     }
@@ -284,18 +296,23 @@ impl State {
 
     /// The position in `ready` of the first lane that holds a batch of at most `bytes_max` next.
     fn first_batch(&self, bytes_max: usize) -> Option<usize> {
-        self.ready.iter().position(|&index| match self.lanes[index].queue.front() {
-            Some(Element::Batch(batch)) => batch.byte_size() <= bytes_max,
-            _ => false,
-        })
+        self.ready
+            .iter()
+            .position(|&index| match self.lanes[index].queue.front() {
+                Some(Element::Batch(batch)) => batch.byte_size() <= bytes_max,
+                _ => false,
+            })
     }
 
     /// Takes the first element of the lane at `turn` in `ready`.
     fn pop(&mut self, turn: usize, capacity: u32) -> (usize, Element, Option<(Upstream, Credit)>) {
         let index = self.ready.remove(turn).expect("a position in the list");
         let lane = &mut self.lanes[index];
-        lane.in_ready = false;
-        let element = lane.queue.pop_front().expect("only lanes with elements are ready");
+        lane.reading = Reading::Idle;
+        let element = lane
+            .queue
+            .pop_front()
+            .expect("only lanes with elements are ready");
         let cost = element.cost();
         self.queued_bytes -= cost as usize;
         lane.due_bytes += cost;
@@ -313,12 +330,16 @@ impl Lane {
     /// Checks an element against the rules and accounts for it.
     fn admit(&mut self, element: &Element, capacity: u32) -> Result<u32, PushError> {
         if self.ended {
-            return Err(PushError::Violation("an element after the end of its channel"));
+            return Err(PushError::Violation(
+                "an element after the end of its channel",
+            ));
         }
         let cost = element.cost();
         if element.is_control() {
             if self.owed_controls >= CONTROLS_MAX {
-                return Err(PushError::Violation("more watermarks and barriers than allowed"));
+                return Err(PushError::Violation(
+                    "more watermarks and barriers than allowed",
+                ));
             }
             self.owed_controls += 1;
         } else {
@@ -333,8 +354,12 @@ impl Lane {
 
     /// Lets a watermark replace one that waits directly before it.
     fn merge_watermark(&mut self, element: &Element) -> bool {
-        let Element::Watermark(newer) = element else { return false };
-        let Some(Element::Watermark(waiting)) = self.queue.back_mut() else { return false };
+        let Element::Watermark(newer) = element else {
+            return false;
+        };
+        let Some(Element::Watermark(waiting)) = self.queue.back_mut() else {
+            return false;
+        };
         *waiting = *newer;
         self.due_controls += 1;
         true
@@ -350,7 +375,10 @@ impl Lane {
             return None;
         }
         let upstream = self.upstream.clone()?;
-        let credit = Credit { bytes: self.due_bytes, controls: self.due_controls };
+        let credit = Credit {
+            bytes: self.due_bytes,
+            controls: self.due_controls,
+        };
         self.owed_bytes -= u64::from(credit.bytes);
         self.owed_controls -= credit.controls;
         self.due_bytes = 0;
@@ -368,7 +396,11 @@ pub struct InputGate {
 
 impl InputGate {
     pub(super) fn new(gate: Arc<Gate>, registry: Arc<Registry>, ids: Vec<ChannelId>) -> Self {
-        Self { gate, registry, ids }
+        Self {
+            gate,
+            registry,
+            ids,
+        }
     }
 
     /// The channels, by the numbers that [`next`](Self::next) returns.
@@ -425,8 +457,8 @@ impl InputGate {
     pub fn block(&mut self, channel: usize) {
         let mut state = self.gate.state.lock();
         let lane = &mut state.lanes[channel];
-        lane.blocked = true;
-        if std::mem::take(&mut lane.in_ready) {
+        let before = std::mem::replace(&mut lane.reading, Reading::Blocked);
+        if before == Reading::Ready {
             state.ready.retain(|&index| index != channel);
         }
     }
@@ -435,8 +467,11 @@ impl InputGate {
     pub fn unblock_all(&mut self) {
         let mut state = self.gate.state.lock();
         for index in 0..state.lanes.len() {
-            state.lanes[index].blocked = false;
-            state.schedule(index);
+            let lane = &mut state.lanes[index];
+            if lane.reading == Reading::Blocked {
+                lane.reading = Reading::Idle;
+                state.schedule(index);
+            }
         }
     }
 
@@ -449,13 +484,21 @@ impl InputGate {
     /// Elements that have arrived and were not taken yet.
     #[must_use]
     pub fn queued_elements(&self) -> usize {
-        self.gate.state.lock().lanes.iter().map(|lane| lane.queue.len()).sum()
+        self.gate
+            .state
+            .lock()
+            .lanes
+            .iter()
+            .map(|lane| lane.queue.len())
+            .sum()
     }
 }
 
 impl fmt::Debug for InputGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InputGate").field("channels", &self.ids).finish_non_exhaustive()
+        f.debug_struct("InputGate")
+            .field("channels", &self.ids)
+            .finish_non_exhaustive()
     }
 }
 
@@ -463,7 +506,10 @@ impl Drop for InputGate {
     fn drop(&mut self) {
         self.registry.forget_receivers(&self.ids, &self.gate);
         if let Some(&channel) = self.ids.first() {
-            self.gate.close(ExchangeError::Released { channel }, "the receiving task has ended");
+            self.gate.close(
+                ExchangeError::Released { channel },
+                "the receiving task has ended",
+            );
         }
     }
 }

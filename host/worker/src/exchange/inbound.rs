@@ -1,9 +1,6 @@
 //! A connection that another worker has dialled: records come in, credit goes out.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tidemill_protocol::frame::{FRAME_BYTES_MAX, Frame};
@@ -48,13 +45,20 @@ impl Inbound {
         Self {
             peer,
             outbox: Outbox::default(),
-            state: Mutex::new(State { routes: HashMap::new(), failure: None }),
+            state: Mutex::new(State {
+                routes: HashMap::new(),
+                failure: None,
+            }),
         }
     }
 
     /// Returns credit to the sender of a channel.
     pub(super) fn credit(&self, channel: u32, bytes: u32, controls: u32) {
-        self.outbox.push(Frame::Credit { channel, bytes, controls });
+        self.outbox.push(Frame::Credit {
+            channel,
+            bytes,
+            controls,
+        });
     }
 
     /// Lets a channel that has waited begin. Fails if its sender has gone meanwhile.
@@ -69,23 +73,34 @@ impl Inbound {
             Some(route @ Route::Waiting(_)) => {
                 *route = Route::Open(Arc::clone(gate), index);
                 drop(state);
-                self.outbox.push(Frame::Opened { channel, capacity: gate.capacity() });
+                self.outbox.push(Frame::Opened {
+                    channel,
+                    capacity: gate.capacity(),
+                });
                 Ok(())
             }
-            _ => Err(state.failure.clone().unwrap_or_else(|| ExchangeError::PeerLost {
-                address: Arc::clone(&self.peer),
-                reason: "its task has ended early".into(),
-            })),
+            _ => Err(state
+                .failure
+                .clone()
+                .unwrap_or_else(|| ExchangeError::PeerLost {
+                    address: Arc::clone(&self.peer),
+                    reason: "its task has ended early".into(),
+                })),
         }
     }
 
     /// Ends a channel from this side.
     pub(super) fn close_channel(&self, channel: u32, reason: &Arc<str>) {
         let mut state = self.state.lock();
-        let Some(route) = state.routes.get_mut(&channel) else { return };
+        let Some(route) = state.routes.get_mut(&channel) else {
+            return;
+        };
         *route = Route::Closed;
         drop(state);
-        self.outbox.push(Frame::Close { channel, reason: reason.to_string() });
+        self.outbox.push(Frame::Close {
+            channel,
+            reason: reason.to_string(),
+        });
     }
 
     /// Serves the connection until it ends, then fails every channel that was open on it.
@@ -132,11 +147,7 @@ impl Inbound {
         }
     }
 
-    fn handle(
-        self: &Arc<Self>,
-        frame: Frame,
-        registry: &Registry,
-    ) -> Result<(), ConnectionError> {
+    fn handle(self: &Arc<Self>, frame: Frame, registry: &Registry) -> Result<(), ConnectionError> {
         let (channel, element) = match frame {
             Frame::Data { channel, batch } => (channel, Element::Batch(batch)),
             Frame::Watermark { channel, watermark } => (channel, Element::Watermark(watermark)),
@@ -155,7 +166,9 @@ impl Inbound {
             | Frame::Welcome { .. }
             | Frame::Opened { .. }
             | Frame::Credit { .. } => {
-                return Err(ConnectionError::violation("a frame that only the other side sends"));
+                return Err(ConnectionError::violation(
+                    "a frame that only the other side sends",
+                ));
             }
         };
         self.receive(channel, element)
@@ -182,9 +195,9 @@ impl Inbound {
         };
         match pushed {
             Ok(()) | Err(PushError::Gone) => Ok(()),
-            Err(PushError::Violation(what)) => {
-                Err(ConnectionError::violation(format!("{what} (channel {channel})")))
-            }
+            Err(PushError::Violation(what)) => Err(ConnectionError::violation(format!(
+                "{what} (channel {channel})"
+            ))),
         }
     }
 

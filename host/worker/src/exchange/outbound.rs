@@ -43,7 +43,11 @@ pub(super) struct Outbound {
 
 impl Outbound {
     pub(super) fn new(target: &str) -> Self {
-        Self { target: target.into(), outbox: Outbox::default(), state: Mutex::default() }
+        Self {
+            target: target.into(),
+            outbox: Outbox::default(),
+            state: Mutex::default(),
+        }
     }
 
     /// The worker it leads to.
@@ -60,9 +64,16 @@ impl Outbound {
         }
         let number = state.next;
         state.next = state.next.checked_add(1)?;
-        let channel = Channel { id, window: Arc::clone(window), opened: false };
+        let channel = Channel {
+            id,
+            window: Arc::clone(window),
+            opened: false,
+        };
         state.channels.insert(number, channel);
-        self.outbox.push(Frame::Open { channel: number, id });
+        self.outbox.push(Frame::Open {
+            channel: number,
+            id,
+        });
         Some(number)
     }
 
@@ -84,7 +95,10 @@ impl Outbound {
     /// Gives a channel up before its end.
     pub(super) fn close(&self, channel: u32, reason: &str) {
         if self.state.lock().channels.remove(&channel).is_some() {
-            self.outbox.push(Frame::Close { channel, reason: reason.to_owned() });
+            self.outbox.push(Frame::Close {
+                channel,
+                reason: reason.to_owned(),
+            });
         }
     }
 
@@ -154,7 +168,11 @@ impl Outbound {
                 }
                 Ok(())
             }
-            Frame::Credit { channel, bytes, controls } => self.credit(channel, bytes, controls),
+            Frame::Credit {
+                channel,
+                bytes,
+                controls,
+            } => self.credit(channel, bytes, controls),
             Frame::Close { channel, reason } => {
                 self.closed_by_peer(channel, reason.into());
                 Ok(())
@@ -167,15 +185,20 @@ impl Outbound {
             | Frame::Watermark { .. }
             | Frame::WatermarkStatus { .. }
             | Frame::Barrier { .. }
-            | Frame::End { .. } => {
-                Err(ConnectionError::violation("a frame that only the other side sends"))
-            }
+            | Frame::End { .. } => Err(ConnectionError::violation(
+                "a frame that only the other side sends",
+            )),
         }
     }
 
     /// Credit of a channel that has ended meanwhile is of no interest.
     fn credit(&self, channel: u32, bytes: u32, controls: u32) -> Result<(), ConnectionError> {
-        let window = self.state.lock().channels.get(&channel).map(|c| Arc::clone(&c.window));
+        let window = self
+            .state
+            .lock()
+            .channels
+            .get(&channel)
+            .map(|c| Arc::clone(&c.window));
         match window {
             Some(window) if !window.release(bytes, controls) => {
                 Err(ConnectionError::violation("more credit than was used"))
@@ -186,14 +209,22 @@ impl Outbound {
 
     fn closed_by_peer(&self, number: u32, reason: Arc<str>) {
         let removed = self.state.lock().channels.remove(&number);
-        if let Some(Channel { id: channel, window, opened }) = removed {
+        if let Some(Channel {
+            id: channel,
+            window,
+            opened,
+        }) = removed
+        {
             let failure = if opened {
                 ExchangeError::ReceiverGone { channel, reason }
             } else {
                 ExchangeError::Refused { channel, reason }
             };
             drop(window.close(failure));
-            self.outbox.push(Frame::Close { channel: number, reason: "confirmed".to_owned() });
+            self.outbox.push(Frame::Close {
+                channel: number,
+                reason: "confirmed".to_owned(),
+            });
         }
     }
 }
@@ -207,6 +238,8 @@ async fn dial(target: &str, hello: Hello) -> Result<(TcpStream, FrameReader), Co
     match frames.next(&mut stream, HANDSHAKE_BYTES_MAX).await? {
         Frame::Welcome { .. } => Ok((stream, frames)),
         Frame::Goodbye { reason } => Err(ConnectionError::Goodbye(reason)),
-        _ => Err(ConnectionError::violation("it did not answer with a welcome")),
+        _ => Err(ConnectionError::violation(
+            "it did not answer with a welcome",
+        )),
     }
 }

@@ -33,6 +33,8 @@ use super::ExchangeError;
 pub const READY_BYTES: usize = 32 << 10;
 /// Records from which on a target's batch is worth sending.
 pub const READY_RECORDS: usize = 4096;
+/// Room for the record with which a batch becomes ready.
+const ROOM_BYTES: usize = 1 << 10;
 
 /// Gathers the records for one target.
 #[derive(Debug, Default)]
@@ -40,14 +42,34 @@ struct Target {
     /// Complete batches, in order; they come before `open`.
     done: VecDeque<Batch>,
     open: Batch,
+    /// Timestamps, bytes of keys and bytes of values of the last batch that was gathered here.
+    last: [usize; 3],
 }
 
 impl Target {
     /// Moves what has gathered out of the way of what should not be appended to it.
     fn close(&mut self) {
         if !self.open.is_empty() {
-            self.done.push_back(std::mem::take(&mut self.open));
+            let batch = std::mem::take(&mut self.open);
+            self.last = [batch.len(), batch.keys.data.len(), batch.values.data.len()];
+            self.done.push_back(batch);
         }
+    }
+
+    /// The batch to gather in. A new one gets room for as much as the last one held, so that it
+    /// need not grow step by step.
+    fn open(&mut self) -> &mut Batch {
+        if self.open.is_empty() {
+            let [records, keys, values] = self.last;
+            for (column, bytes) in [(&mut self.open.keys, keys), (&mut self.open.values, values)] {
+                if bytes > 0 {
+                    column.data.reserve(bytes.min(READY_BYTES) + ROOM_BYTES);
+                    column.ends.reserve(records.min(READY_RECORDS));
+                }
+            }
+            self.open.timestamps.reserve(records.min(READY_RECORDS));
+        }
+        &mut self.open
     }
 
     fn close_if_ready(&mut self) {
@@ -99,7 +121,10 @@ impl Partitioner {
         assert!(targets > 0, "an edge leads somewhere");
         let parallelism = u32::try_from(targets).expect("channels of an edge are bounded");
         let owners = if strategy == ShipStrategy::Hash {
-            assert!(parallelism <= max_parallelism, "{targets} targets, {max_parallelism} key groups");
+            assert!(
+                parallelism <= max_parallelism,
+                "{targets} targets, {max_parallelism} key groups"
+            );
             (0..max_parallelism)
                 .map(|group| KeyGroup(group).owner(parallelism, max_parallelism))
                 .collect()
@@ -150,7 +175,9 @@ impl Partitioner {
     pub fn take_ready(&mut self) -> Option<(usize, Batch)> {
         let target = *self.ready.front()?;
         let done = &mut self.targets[target].done;
-        let batch = done.pop_front().expect("a ready target has a complete batch");
+        let batch = done
+            .pop_front()
+            .expect("a ready target has a complete batch");
         if done.is_empty() {
             self.ready.pop_front();
         }
@@ -186,13 +213,18 @@ impl Partitioner {
     /// Whether nothing has gathered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.targets.iter().all(|target| target.done.is_empty() && target.open.is_empty())
+        self.targets
+            .iter()
+            .all(|target| target.done.is_empty() && target.open.is_empty())
     }
 
     /// Bytes that have gathered.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
-        let batches = self.targets.iter().flat_map(|t| t.done.iter().chain([&t.open]));
+        let batches = self
+            .targets
+            .iter()
+            .flat_map(|t| t.done.iter().chain([&t.open]));
         batches.map(Batch::byte_size).sum()
     }
 
@@ -219,7 +251,7 @@ impl Partitioner {
                 break;
             }
             let target = (self.turn + step) % count;
-            scatter::append_run(&mut self.targets[target].open, batch, start..end);
+            scatter::append_run(self.targets[target].open(), batch, start..end);
             self.targets[target].close_if_ready();
             self.note_ready(target);
             start = end;
@@ -229,7 +261,12 @@ impl Partitioner {
 
     fn scatter(&mut self, batch: Batch) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.assign(&batch, self.targets.len(), self.max_parallelism, &self.owners);
+        scratch.assign(
+            &batch,
+            self.targets.len(),
+            self.max_parallelism,
+            &self.owners,
+        );
         if let Some(target) = scratch.only_target() {
             self.append(target, batch);
         } else {
@@ -237,7 +274,7 @@ impl Partitioner {
             for target in 0..self.targets.len() {
                 let records = scratch.records_of(target);
                 if !records.is_empty() {
-                    scatter::append_records(&mut self.targets[target].open, &batch, records);
+                    scatter::append_records(self.targets[target].open(), &batch, records);
                     self.targets[target].close_if_ready();
                     self.note_ready(target);
                 }

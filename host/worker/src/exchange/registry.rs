@@ -51,7 +51,13 @@ impl Waiting {
         }
         match self {
             Self::Local(window) => {
-                window.open(gate.capacity(), Some(LocalRoute { gate: Arc::clone(gate), index }));
+                window.open(
+                    gate.capacity(),
+                    Some(LocalRoute {
+                        gate: Arc::clone(gate),
+                        index,
+                    }),
+                );
             }
             Self::Remote(inbound, channel) => {
                 if let Err(lost) = inbound.open_channel(channel, gate, index) {
@@ -74,12 +80,15 @@ struct Expiring {
     deadline: Instant,
 }
 
+/// The senders of an attempt. They are noted here, not kept alive.
+type Senders = Vec<(ChannelId, Weak<Window>)>;
+
 #[derive(Debug, Default)]
 struct State {
     receivers: HashMap<ChannelId, Receiver>,
     waiting: HashMap<ChannelId, Expiring>,
     /// Windows of the senders on this worker, to close them with their attempt.
-    senders: HashMap<(JobId, Attempt), Vec<(ChannelId, Weak<Window>)>>,
+    senders: HashMap<(JobId, Attempt), Senders>,
     /// The newest attempt that is over, by job.
     released: BTreeMap<JobId, Attempt>,
     /// The newest attempt that has receivers here, by job.
@@ -95,7 +104,10 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn new(open_timeout: Duration) -> Self {
-        Self { open_timeout, state: Mutex::default() }
+        Self {
+            open_timeout,
+            state: Mutex::default(),
+        }
     }
 
     pub(super) fn open_timeout(&self) -> Duration {
@@ -115,7 +127,10 @@ impl Registry {
                 gate.fail(ExchangeError::Duplicate { channel: id });
                 break;
             };
-            place.insert(Receiver { gate: Arc::clone(&gate), index });
+            place.insert(Receiver {
+                gate: Arc::clone(&gate),
+                index,
+            });
             let current = state.current.entry(id.job).or_insert(id.attempt);
             *current = (*current).max(id.attempt);
             if let Some(waiting) = state.waiting.remove(&id) {
@@ -157,12 +172,18 @@ impl Registry {
 
     /// The sender gives up.
     pub(super) fn forget_local_sender(&self, id: ChannelId, window: &Arc<Window>) {
-        self.forget_waiting(id, |w| matches!(w, Waiting::Local(of) if Arc::ptr_eq(of, window)));
+        self.forget_waiting(
+            id,
+            |w| matches!(w, Waiting::Local(of) if Arc::ptr_eq(of, window)),
+        );
     }
 
     /// The peer gives up, or is lost.
     pub(super) fn forget_remote_sender(&self, id: ChannelId, inbound: &Arc<Inbound>) {
-        self.forget_waiting(id, |w| matches!(w, Waiting::Remote(of, _) if Arc::ptr_eq(of, inbound)));
+        self.forget_waiting(
+            id,
+            |w| matches!(w, Waiting::Remote(of, _) if Arc::ptr_eq(of, inbound)),
+        );
     }
 
     fn forget_waiting(&self, id: ChannelId, is_it: impl FnOnce(&Waiting) -> bool) {
@@ -194,15 +215,21 @@ impl Registry {
             let other = state.released.keys().copied().find(|&other| other != job);
             other.and_then(|other| state.released.remove(&other));
         }
-        if state.current.get(&job).is_some_and(|&current| current <= attempt) {
+        if state
+            .current
+            .get(&job)
+            .is_some_and(|&current| current <= attempt)
+        {
             state.current.remove(&job);
         }
         let gates: Vec<_> = state
             .receivers
             .extract_if(|id, _| id.job == job && id.attempt <= attempt)
             .collect();
-        let waiting: Vec<_> =
-            state.waiting.extract_if(|id, _| id.job == job && id.attempt <= attempt).collect();
+        let waiting: Vec<_> = state
+            .waiting
+            .extract_if(|id, _| id.job == job && id.attempt <= attempt)
+            .collect();
         let senders: Vec<_> = state
             .senders
             .extract_if(|&(of_job, of_attempt), _| of_job == job && of_attempt <= attempt)
@@ -210,7 +237,9 @@ impl Registry {
             .collect();
         drop(state);
         for (channel, receiver) in gates {
-            receiver.gate.close(ExchangeError::Released { channel }, "its attempt is over");
+            receiver
+                .gate
+                .close(ExchangeError::Released { channel }, "its attempt is over");
         }
         for (channel, waiting) in waiting {
             waiting.sender.refuse(ExchangeError::Released { channel });
@@ -224,22 +253,34 @@ impl Registry {
 
     /// Refuses senders that have waited too long.
     pub(super) fn expire(&self, now: Instant) {
-        let expired: Vec<_> =
-            self.state.lock().waiting.extract_if(|_, waiting| waiting.deadline <= now).collect();
+        let expired: Vec<_> = self
+            .state
+            .lock()
+            .waiting
+            .extract_if(|_, waiting| waiting.deadline <= now)
+            .collect();
         for (channel, waiting) in expired {
             let waited = self.open_timeout;
-            waiting.sender.refuse(ExchangeError::NotDeployed { channel, waited });
+            waiting
+                .sender
+                .refuse(ExchangeError::NotDeployed { channel, waited });
         }
     }
 }
 
 impl State {
     fn is_released(&self, id: ChannelId) -> bool {
-        self.released.get(&id.job).is_some_and(|&released| id.attempt <= released)
+        self.released
+            .get(&id.job)
+            .is_some_and(|&released| id.attempt <= released)
     }
 
     /// Whether the attempt is over, or a newer one has taken its place.
     fn is_stale(&self, id: ChannelId) -> bool {
-        self.is_released(id) || self.current.get(&id.job).is_some_and(|&current| id.attempt < current)
+        self.is_released(id)
+            || self
+                .current
+                .get(&id.job)
+                .is_some_and(|&current| id.attempt < current)
     }
 }

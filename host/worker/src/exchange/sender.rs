@@ -45,9 +45,21 @@ pub struct ChannelSender {
 }
 
 impl ChannelSender {
-    pub(super) fn new(id: ChannelId, window: Arc<Window>, link: Link, open_timeout: Duration) -> Self {
+    pub(super) fn new(
+        id: ChannelId,
+        window: Arc<Window>,
+        link: Link,
+        open_timeout: Duration,
+    ) -> Self {
         let deadline = Instant::now() + open_timeout + OPEN_GRACE;
-        Self { id, window, link, ended: false, open_timeout, deadline }
+        Self {
+            id,
+            window,
+            link,
+            ended: false,
+            open_timeout,
+            deadline,
+        }
     }
 
     /// The channel.
@@ -78,9 +90,18 @@ impl ChannelSender {
     /// # Errors
     ///
     /// [`TrySendError`] says whether trying again makes sense.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the element comes back as it was, without a copy"
+    )]
     pub fn try_send(&mut self, element: Element) -> Result<(), TrySendError> {
         let cost = self.cost(&element).map_err(TrySendError::Closed)?;
-        if !self.window.try_acquire(cost).map_err(Closed).map_err(TrySendError::Closed)? {
+        if !self
+            .window
+            .try_acquire(cost)
+            .map_err(Closed)
+            .map_err(TrySendError::Closed)?
+        {
             return Err(TrySendError::Full(element));
         }
         self.deliver(element).map_err(TrySendError::Closed)
@@ -116,7 +137,11 @@ impl ChannelSender {
     }
 
     fn cost(&self, element: &Element) -> Result<Cost, Closed> {
-        if self.ended { Err(Closed(ExchangeError::Ended)) } else { Ok(Cost::of(element)) }
+        if self.ended {
+            Err(Closed(ExchangeError::Ended))
+        } else {
+            Ok(Cost::of(element))
+        }
     }
 
     /// Waits for the receiver, but not for ever.
@@ -127,7 +152,8 @@ impl ChannelSender {
         let opened = poll_fn(|context| self.window.poll_open(context));
         if timeout_at(self.deadline, opened).await.is_err() {
             let (channel, waited) = (self.id, self.open_timeout);
-            self.window.close(ExchangeError::NotDeployed { channel, waited });
+            self.window
+                .close(ExchangeError::NotDeployed { channel, waited });
         }
     }
 
@@ -163,14 +189,19 @@ impl ChannelSender {
                 PushError::Gone => "the receiving task has failed",
                 PushError::Violation(what) => what,
             };
-            ExchangeError::ReceiverGone { channel: self.id, reason: reason.into() }
+            ExchangeError::ReceiverGone {
+                channel: self.id,
+                reason: reason.into(),
+            }
         }))
     }
 }
 
 impl fmt::Debug for ChannelSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChannelSender").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ChannelSender")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

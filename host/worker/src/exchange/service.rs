@@ -106,7 +106,10 @@ impl ExchangeService {
         });
         shared.spawn(accept(Arc::clone(&shared), listener));
         shared.spawn(expire(Arc::clone(&shared.registry)));
-        Ok(Self { shared, _stop: Arc::new(stop.drop_guard()) })
+        Ok(Self {
+            shared,
+            _stop: Arc::new(stop.drop_guard()),
+        })
     }
 
     /// The address that is listened at.
@@ -118,8 +121,10 @@ impl ExchangeService {
     /// Says what other workers know this one by: its id and the address under which they reach it.
     /// Channels to that address stay within the process. Only the first call counts.
     pub fn introduce(&self, worker: &str, data_address: &str) {
-        let identity =
-            Identity { worker: worker.to_owned(), data_address: data_address.to_owned() };
+        let identity = Identity {
+            worker: worker.to_owned(),
+            data_address: data_address.to_owned(),
+        };
         self.shared.identity.get_or_init(|| identity);
     }
 
@@ -166,7 +171,10 @@ impl ExchangeService {
             outbound.finish();
         }
         self.shared.senders.close();
-        if timeout(SHUTDOWN_TIMEOUT, self.shared.senders.wait()).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, self.shared.senders.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("connections to other workers did not close in time");
         }
         self.shared.stop.cancel();
@@ -178,7 +186,12 @@ impl ExchangeService {
     /// Whether `target` is this worker.
     fn is_here(&self, target: &str) -> bool {
         let local = self.shared.local_address;
-        if self.shared.identity.get().is_some_and(|identity| identity.data_address == target) {
+        if self
+            .shared
+            .identity
+            .get()
+            .is_some_and(|identity| identity.data_address == target)
+        {
             return true;
         }
         match target.parse::<SocketAddr>() {
@@ -201,7 +214,9 @@ impl ExchangeService {
         let outbound = Arc::new(Outbound::new(target));
         connections.insert(target.to_owned(), Arc::clone(&outbound));
         drop(connections);
-        let channel = outbound.open(id, window).expect("a new connection has not failed");
+        let channel = outbound
+            .open(id, window)
+            .expect("a new connection has not failed");
         let task = run_outbound(Arc::clone(&self.shared), Arc::clone(&outbound));
         self.shared.senders.spawn_on(task, &self.shared.runtime);
         Link::Remote(outbound, channel)
@@ -217,8 +232,15 @@ impl Shared {
     }
 
     fn hello(&self) -> Hello {
-        let Identity { worker, data_address } = self.identity();
-        Hello { worker, address: data_address, token: self.config.token.clone() }
+        let Identity {
+            worker,
+            data_address,
+        } = self.identity();
+        Hello {
+            worker,
+            address: data_address,
+            token: self.config.token.clone(),
+        }
     }
 
     /// Runs a task until it ends or the service stops.
@@ -233,12 +255,18 @@ impl Shared {
 
 async fn run_outbound(shared: Arc<Shared>, outbound: Arc<Outbound>) {
     let run = outbound.run(shared.hello(), shared.config.dial_timeout);
-    let reason =
-        shared.stop.run_until_cancelled(run).await.unwrap_or(ConnectionError::Shutdown);
+    let reason = shared
+        .stop
+        .run_until_cancelled(run)
+        .await
+        .unwrap_or(ConnectionError::Shutdown);
     tracing::debug!(target_address = outbound.target(), %reason, "connection ended");
     outbound.fail(&reason);
     let mut connections = shared.outbound.lock();
-    if connections.get(outbound.target()).is_some_and(|it| Arc::ptr_eq(it, &outbound)) {
+    if connections
+        .get(outbound.target())
+        .is_some_and(|it| Arc::ptr_eq(it, &outbound))
+    {
         connections.remove(outbound.target());
     }
 }
@@ -268,7 +296,11 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
 
 async fn serve_inbound(shared: &Shared, stream: TcpStream, address: SocketAddr) {
     let (mut reader, mut writer) = stream.into_split();
-    let reason = match shared.stop.run_until_cancelled(welcome(shared, &mut reader, &mut writer)).await {
+    let reason = match shared
+        .stop
+        .run_until_cancelled(welcome(shared, &mut reader, &mut writer))
+        .await
+    {
         None => ConnectionError::Shutdown,
         Some(Err(reason)) => {
             tracing::warn!(%address, %reason, "a peer was not admitted to the data port");
@@ -277,8 +309,11 @@ async fn serve_inbound(shared: &Shared, stream: TcpStream, address: SocketAddr) 
         Some(Ok((peer, frames))) => {
             let inbound = Arc::new(Inbound::new(peer.address.as_str().into()));
             let serve = inbound.serve(&mut reader, &mut writer, frames, &shared.registry);
-            let reason =
-                shared.stop.run_until_cancelled(serve).await.unwrap_or(ConnectionError::Shutdown);
+            let reason = shared
+                .stop
+                .run_until_cancelled(serve)
+                .await
+                .unwrap_or(ConnectionError::Shutdown);
             inbound.fail(&reason, &shared.registry);
             tracing::debug!(worker = peer.worker, address = peer.address, %reason, "connection ended");
             reason
@@ -304,22 +339,36 @@ async fn welcome(
         return Err(ConnectionError::violation("it did not introduce itself"));
     };
     if !same_token(&hello.token, &shared.config.token) {
-        return Err(ConnectionError::violation("it does not know the token of this cluster"));
+        return Err(ConnectionError::violation(
+            "it does not know the token of this cluster",
+        ));
     }
     writer.as_ref().set_nodelay(true)?;
-    write_frame(writer, &Frame::Welcome { worker: shared.identity().worker }).await?;
+    write_frame(
+        writer,
+        &Frame::Welcome {
+            worker: shared.identity().worker,
+        },
+    )
+    .await?;
     Ok((hello, frames))
 }
 
 /// Compares without telling by the time it takes how much is right.
 fn same_token(offered: &[u8], expected: &[u8]) -> bool {
     offered.len() == expected.len()
-        && offered.iter().zip(expected).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+        && offered
+            .iter()
+            .zip(expected)
+            .fold(0, |differences, (a, b)| differences | (a ^ b))
+            == 0
 }
 
 /// The connection ends in any case: whether the peer hears why is of no consequence here.
 async fn say_goodbye(writer: &mut OwnedWriteHalf, reason: &ConnectionError) {
-    let goodbye = Frame::Goodbye { reason: reason.to_string() };
+    let goodbye = Frame::Goodbye {
+        reason: reason.to_string(),
+    };
     if let Ok(Err(error)) = timeout(GOODBYE_TIMEOUT, write_frame(writer, &goodbye)).await {
         tracing::debug!(%error, "a peer did not hear why its connection was closed");
     }

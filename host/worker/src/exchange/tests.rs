@@ -1,11 +1,11 @@
 //! What holds for every channel, within a process and over TCP; then what is particular to TCP.
 
-use std::{
-    future::Future,
-    net::SocketAddr,
-    task::Poll,
-    time::Duration,
-};
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests wait for the tasks they spawn"
+)]
+
+use std::{future::Future, net::SocketAddr, task::Poll, time::Duration};
 
 use tidemill_protocol::frame::{Frame, Hello};
 use tidemill_types::{Attempt, BatchBuilder, CheckpointId, JobId};
@@ -30,17 +30,27 @@ impl Pair {
     async fn all() -> Vec<Self> {
         let local = service().await;
         vec![
-            Self { up: local.clone(), down: local },
-            Self { up: service().await, down: service().await },
+            Self {
+                up: local.clone(),
+                down: local,
+            },
+            Self {
+                up: service().await,
+                down: service().await,
+            },
         ]
     }
 
     async fn remote() -> Self {
-        Self { up: service().await, down: service().await }
+        Self {
+            up: service().await,
+            down: service().await,
+        }
     }
 
     fn sender(&self, id: ChannelId) -> ChannelSender {
-        self.up.sender(id, &self.down.local_address().to_string(), CAPACITY)
+        self.up
+            .sender(id, &self.down.local_address().to_string(), CAPACITY)
     }
 
     fn gate(&self, ids: &[ChannelId]) -> InputGate {
@@ -49,13 +59,23 @@ impl Pair {
 }
 
 async fn service() -> ExchangeService {
-    let config =
-        ExchangeConfig { open_timeout: Duration::from_millis(1500), ..ExchangeConfig::default() };
-    ExchangeService::bind_with("127.0.0.1:0", config).await.unwrap()
+    let config = ExchangeConfig {
+        open_timeout: Duration::from_millis(1500),
+        ..ExchangeConfig::default()
+    };
+    ExchangeService::bind_with("127.0.0.1:0", config)
+        .await
+        .unwrap()
 }
 
 fn channel(attempt: u32, from: u32) -> ChannelId {
-    ChannelId { job: JobId::from_u128(77), attempt: Attempt(attempt), edge: 0, from, to: 0 }
+    ChannelId {
+        job: JobId::from_u128(77),
+        attempt: Attempt(attempt),
+        edge: 0,
+        from,
+        to: 0,
+    }
 }
 
 /// A batch of about this many bytes.
@@ -112,20 +132,30 @@ async fn elements_arrive_in_order_and_once() {
     for pair in Pair::all().await {
         let mut sender = pair.sender(channel(0, 0));
         let mut gate = pair.gate(&[channel(0, 0)]);
-        let sending = tokio::task::spawn(async move {
+        let sending = tokio::spawn(async move {
             for number in 0..500 {
                 sender.send(batch(number, 700)).await.unwrap();
                 sender.send(barrier(number.unsigned_abs())).await.unwrap();
-                sender.send(Element::WatermarkStatus { idle: number % 2 == 0 }).await.unwrap();
+                sender
+                    .send(Element::WatermarkStatus {
+                        idle: number % 2 == 0,
+                    })
+                    .await
+                    .unwrap();
             }
             sender.send(Element::Watermark(i64::MAX)).await.unwrap();
             sender.send(Element::EndOfInput).await.unwrap();
-            assert_eq!(sender.send(Element::EndOfInput).await, Err(Closed(ExchangeError::Ended)));
+            assert_eq!(
+                sender.send(Element::EndOfInput).await,
+                Err(Closed(ExchangeError::Ended))
+            );
         });
         for number in 0..500 {
             assert_eq!(next(&mut gate).await, (0, batch(number, 700)));
             assert_eq!(next(&mut gate).await, (0, barrier(number.unsigned_abs())));
-            let status = Element::WatermarkStatus { idle: number % 2 == 0 };
+            let status = Element::WatermarkStatus {
+                idle: number % 2 == 0,
+            };
             assert_eq!(next(&mut gate).await, (0, status));
         }
         assert_eq!(next(&mut gate).await, (0, Element::Watermark(i64::MAX)));
@@ -161,7 +191,10 @@ async fn a_stalled_receiver_bounds_what_is_under_way() {
         let mut gate = pair.gate(&[channel(0, 0)]);
         let mut sender = pair.sender(channel(0, 0));
         let sent = fill(&mut sender, 1000).await;
-        assert!((5..=8).contains(&sent), "{sent} batches of about 1.3 kB in 8 KiB");
+        assert!(
+            (5..=8).contains(&sent),
+            "{sent} batches of about 1.3 kB in 8 KiB"
+        );
         assert!(sender.queued_bytes() <= CAPACITY);
         until(|| gate.queued_elements() == sent).await;
         assert!(gate.queued_bytes() <= CAPACITY);
@@ -179,7 +212,9 @@ async fn a_batch_larger_than_the_channel_passes_alone() {
         let mut gate = pair.gate(&[channel(0, 0)]);
         let mut sender = pair.sender(channel(0, 0));
         for number in 0..3 {
-            within(sender.send(batch(number, 5 * CAPACITY))).await.unwrap();
+            within(sender.send(batch(number, 5 * CAPACITY)))
+                .await
+                .unwrap();
             let more = sender.try_send(batch(9, 1));
             assert!(matches!(more, Err(TrySendError::Full(_))));
             assert_eq!(next(&mut gate).await, (0, batch(number, 5 * CAPACITY)));
@@ -207,7 +242,9 @@ async fn watermarks_that_wait_are_merged() {
         let mut gate = pair.gate(&[channel(0, 0)]);
         let mut sender = pair.sender(channel(0, 0));
         for watermark in 0..i64::from(CONTROLS_MAX) * 5 {
-            within(sender.send(Element::Watermark(watermark))).await.unwrap();
+            within(sender.send(Element::Watermark(watermark)))
+                .await
+                .unwrap();
         }
         within(sender.send(barrier(1))).await.unwrap();
         let mut last = -1;
@@ -290,7 +327,9 @@ async fn merging_takes_batches_only() {
         within(second.send(batch(1, 10))).await.unwrap();
         within(second.send(batch(2, 3000))).await.unwrap();
         until(|| gate.queued_elements() == 3).await;
-        let Element::Batch(small) = batch(1, 10) else { panic!() };
+        let Element::Batch(small) = batch(1, 10) else {
+            panic!()
+        };
         assert_eq!(gate.try_next_batch(1000), Ok(Some((1, small))));
         assert_eq!(gate.try_next_batch(1000), Ok(None));
         assert_eq!(next(&mut gate).await, (0, barrier(1)));
@@ -318,7 +357,10 @@ async fn a_sender_that_goes_without_an_end_fails_the_gate() {
         within(sender.ready(&barrier(1))).await.unwrap();
         drop(sender);
         let failure = within(gate.next()).await.unwrap_err();
-        assert!(matches!(failure, ExchangeError::SenderGone { .. }), "{failure}");
+        assert!(
+            matches!(failure, ExchangeError::SenderGone { .. }),
+            "{failure}"
+        );
         assert!(failure.is_consequence());
     }
 }
@@ -333,7 +375,10 @@ async fn a_receiver_that_goes_closes_its_senders() {
         fill(&mut sender, 1000).await;
         drop(gate);
         let Closed(failure) = within(sender.send(batch(1, 1000))).await.unwrap_err();
-        assert!(matches!(failure, ExchangeError::ReceiverGone { .. }), "{failure}");
+        assert!(
+            matches!(failure, ExchangeError::ReceiverGone { .. }),
+            "{failure}"
+        );
     }
 }
 
@@ -346,7 +391,10 @@ async fn a_released_attempt_is_closed_and_stays_out() {
         fill(&mut sender, 1000).await;
         assert!(futures::poll!(Box::pin(waiting.send(batch(0, 1)))).is_pending());
         pair.down.release(JobId::from_u128(77), Attempt(3));
-        assert!(matches!(within(gate.next()).await, Err(ExchangeError::Released { .. })));
+        assert!(matches!(
+            within(gate.next()).await,
+            Err(ExchangeError::Released { .. })
+        ));
         within(sender.send(batch(0, 1000))).await.unwrap_err();
         within(waiting.send(batch(0, 1))).await.unwrap_err();
         for attempt in [3, 2] {
@@ -354,9 +402,14 @@ async fn a_released_attempt_is_closed_and_stays_out() {
             assert_eq!(late.unwrap_err().0.kind(), ErrorKind::Fenced);
         }
         let mut late_gate = pair.gate(&[channel(3, 6)]);
-        assert!(matches!(within(late_gate.next()).await, Err(ExchangeError::Released { .. })));
+        assert!(matches!(
+            within(late_gate.next()).await,
+            Err(ExchangeError::Released { .. })
+        ));
         let mut newer = pair.gate(&[channel(4, 0)]);
-        within(pair.sender(channel(4, 0)).send(batch(1, 1))).await.unwrap();
+        within(pair.sender(channel(4, 0)).send(batch(1, 1)))
+            .await
+            .unwrap();
         // The sender above is gone already: that is what the gate says next or at once.
         within(newer.next()).await.ok();
     }
@@ -367,7 +420,10 @@ async fn a_stale_attempt_is_refused_while_a_newer_one_runs() {
     for pair in Pair::all().await {
         let _newer = pair.gate(&[channel(4, 0)]);
         let mut stale = pair.sender(channel(3, 0));
-        assert_eq!(within(stale.send(batch(0, 1))).await.unwrap_err().0.kind(), ErrorKind::Fenced);
+        assert_eq!(
+            within(stale.send(batch(0, 1))).await.unwrap_err().0.kind(),
+            ErrorKind::Fenced
+        );
     }
 }
 
@@ -376,7 +432,10 @@ async fn a_receiver_that_is_never_deployed_is_given_up() {
     for pair in Pair::all().await {
         let mut sender = pair.sender(channel(0, 0));
         let Closed(failure) = within(sender.send(batch(0, 1))).await.unwrap_err();
-        assert!(failure.to_string().contains("not deployed within"), "{failure}");
+        assert!(
+            failure.to_string().contains("not deployed within"),
+            "{failure}"
+        );
     }
 }
 
@@ -425,10 +484,16 @@ async fn a_lost_worker_fails_both_ends_at_once_and_a_new_attempt_reconnects() {
     until(|| other_gate.queued_elements() == 1).await;
     drop(down);
     let Closed(failure) = within(sender.send(batch(0, 1000))).await.unwrap_err();
-    assert!(matches!(failure, ExchangeError::PeerLost { .. }), "{failure}");
+    assert!(
+        matches!(failure, ExchangeError::PeerLost { .. }),
+        "{failure}"
+    );
     assert!(failure.to_string().contains(&address.to_string()));
     let failure = within(gate.next()).await.unwrap_err();
-    assert!(matches!(failure, ExchangeError::PeerLost { .. }), "{failure}");
+    assert!(
+        matches!(failure, ExchangeError::PeerLost { .. }),
+        "{failure}"
+    );
     assert_eq!(next(&mut other_gate).await, (0, Element::EndOfInput));
 
     let reborn = ExchangeService::bind(&address.to_string()).await.unwrap();
@@ -452,14 +517,22 @@ async fn a_worker_that_cannot_be_reached_is_named() {
         }
     })
     .await;
-    assert!(matches!(failure, ExchangeError::PeerLost { .. }), "{failure}");
+    assert!(
+        matches!(failure, ExchangeError::PeerLost { .. }),
+        "{failure}"
+    );
     assert!(failure.to_string().contains(&gone));
 }
 
 #[tokio::test]
 async fn a_worker_without_the_token_is_turned_away() {
-    let config = ExchangeConfig { token: b"secret".to_vec(), ..ExchangeConfig::default() };
-    let down = ExchangeService::bind_with("127.0.0.1:0", config).await.unwrap();
+    let config = ExchangeConfig {
+        token: b"secret".to_vec(),
+        ..ExchangeConfig::default()
+    };
+    let down = ExchangeService::bind_with("127.0.0.1:0", config)
+        .await
+        .unwrap();
     let up = service().await;
     let mut sender = up.sender(channel(0, 0), &down.local_address().to_string(), CAPACITY);
     let Closed(failure) = within(sender.send(batch(0, 1))).await.unwrap_err();
@@ -473,9 +546,14 @@ struct Rogue {
 
 impl Rogue {
     async fn connect(address: SocketAddr) -> Self {
-        let mut rogue = Self { stream: TcpStream::connect(address).await.unwrap() };
-        let hello =
-            Hello { worker: "rogue".into(), address: "rogue:1".into(), token: Vec::new() };
+        let mut rogue = Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+        };
+        let hello = Hello {
+            worker: "rogue".into(),
+            address: "rogue:1".into(),
+            token: Vec::new(),
+        };
         rogue.send(&Frame::Hello(hello)).await;
         rogue
     }
@@ -501,17 +579,34 @@ async fn a_peer_that_breaks_the_rules_is_told_and_fails_only_its_channels() {
     let mut honest_gate = down.receivers(vec![channel(0, 1)], CAPACITY);
     let up = service().await;
     let mut honest = up.sender(channel(0, 1), &down.local_address().to_string(), CAPACITY);
-    let Element::Batch(records) = batch(0, 2 * CAPACITY) else { panic!() };
-    let data = Frame::Data { channel: 0, batch: records };
+    let Element::Batch(records) = batch(0, 2 * CAPACITY) else {
+        panic!()
+    };
+    let data = Frame::Data {
+        channel: 0,
+        batch: records,
+    };
     let end = Frame::End { channel: 0 };
     let cases = [
-        (vec![data.clone(), data.clone()], "more bytes than there was credit for"),
+        (
+            vec![data.clone(), data.clone()],
+            "more bytes than there was credit for",
+        ),
         (vec![end.clone(), end.clone()], "does not exist"),
         (vec![Frame::End { channel: 9 }], "does not exist"),
-        (vec![Frame::Opened { channel: 0, capacity: 1 }], "only the other side"),
+        (
+            vec![Frame::Opened {
+                channel: 0,
+                capacity: 1,
+            }],
+            "only the other side",
+        ),
     ];
     for (attempt, (frames, complaint)) in (0..).zip(cases) {
-        let id = ChannelId { job: JobId::from_u128(5), ..channel(attempt, 0) };
+        let id = ChannelId {
+            job: JobId::from_u128(5),
+            ..channel(attempt, 0)
+        };
         let mut gate = down.receivers(vec![id], CAPACITY);
         let mut rogue = Rogue::connect(down.local_address()).await;
         rogue.send(&Frame::Open { channel: 0, id }).await;
@@ -529,7 +624,10 @@ async fn a_peer_that_breaks_the_rules_is_told_and_fails_only_its_channels() {
                 }
             })
             .await;
-            assert!(matches!(failure, ExchangeError::PeerLost { .. }), "{failure}");
+            assert!(
+                matches!(failure, ExchangeError::PeerLost { .. }),
+                "{failure}"
+            );
         }
     }
     within(honest.send(batch(7, 1))).await.unwrap();
@@ -540,9 +638,24 @@ async fn a_peer_that_breaks_the_rules_is_told_and_fails_only_its_channels() {
 async fn data_before_the_channel_is_opened_is_a_violation() {
     let down = service().await;
     let mut rogue = Rogue::connect(down.local_address()).await;
-    rogue.send(&Frame::Open { channel: 0, id: channel(0, 0) }).await;
-    rogue.send(&Frame::Data { channel: 0, batch: Batch::default() }).await;
-    assert!(rogue.hears().await.contains("before its channel was opened"));
+    rogue
+        .send(&Frame::Open {
+            channel: 0,
+            id: channel(0, 0),
+        })
+        .await;
+    rogue
+        .send(&Frame::Data {
+            channel: 0,
+            batch: Batch::default(),
+        })
+        .await;
+    assert!(
+        rogue
+            .hears()
+            .await
+            .contains("before its channel was opened")
+    );
 }
 
 #[tokio::test]
@@ -582,7 +695,7 @@ async fn many_channels_over_one_connection_keep_their_own_order() {
         let mut gate = pair.gate(&ids);
         for &id in &ids {
             let mut sender = pair.sender(id);
-            tokio::task::spawn(async move {
+            tokio::spawn(async move {
                 for number in 0..200 {
                     sender.send(batch(number, 500)).await.unwrap();
                 }
@@ -614,7 +727,10 @@ async fn ready_is_cancel_safe() {
         let mut sender = pair.sender(channel(0, 0));
         let sent = fill(&mut sender, 1000).await;
         let more = batch(99, 1000);
-        assert!(matches!(futures::poll!(Box::pin(sender.ready(&more))), Poll::Pending));
+        assert!(matches!(
+            futures::poll!(Box::pin(sender.ready(&more))),
+            Poll::Pending
+        ));
         for _ in 0..sent {
             next(&mut gate).await;
         }

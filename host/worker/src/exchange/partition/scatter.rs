@@ -22,7 +22,8 @@ impl Scratch {
             self.targets.resize(batch.len(), owner);
         } else {
             let keys = (0..batch.len()).map(|record| batch.keys.bytes(record));
-            self.targets.extend(keys.map(|key| owners[KeyGroup::of(key, groups).0 as usize]));
+            self.targets
+                .extend(keys.map(|key| owners[KeyGroup::of(key, groups).0 as usize]));
         }
         self.starts.clear();
         self.starts.resize(targets + 1, 0);
@@ -57,7 +58,11 @@ impl Scratch {
 /// Appends the records at these positions, which ascend.
 pub(super) fn append_records(to: &mut Batch, from: &Batch, records: &[u32]) {
     let before = to.len();
-    to.timestamps.extend(records.iter().map(|&record| from.timestamps[record as usize]));
+    to.timestamps.extend(
+        records
+            .iter()
+            .map(|&record| from.timestamps[record as usize]),
+    );
     append_entries(&mut to.keys, before, &from.keys, records);
     append_entries(&mut to.values, before, &from.values, records);
     if !from.headers.is_empty() {
@@ -68,7 +73,8 @@ pub(super) fn append_records(to: &mut Batch, from: &Batch, records: &[u32]) {
 /// Appends neighbouring records.
 pub(super) fn append_run(to: &mut Batch, from: &Batch, run: Range<usize>) {
     let before = to.len();
-    to.timestamps.extend_from_slice(&from.timestamps[run.clone()]);
+    to.timestamps
+        .extend_from_slice(&from.timestamps[run.clone()]);
     append_range(&mut to.keys, before, &from.keys, run.clone());
     append_range(&mut to.values, before, &from.values, run.clone());
     if !from.headers.is_empty() {
@@ -107,36 +113,68 @@ fn append_entries(to: &mut Column, before: usize, from: &Column, records: &[u32]
     let first = to.ends.len();
     to.ends.reserve(records.len());
     for &record in records {
-        to.data.extend_from_slice(from.bytes(record as usize));
+        let record = record as usize;
+        let start = if record == 0 {
+            0
+        } else {
+            from.ends[record - 1] as usize
+        };
+        append_bytes(
+            &mut to.data,
+            &from.data[start..],
+            from.ends[record] as usize - start,
+        );
         to.ends.push(position(to.data.len()));
     }
     if !from.nulls.is_empty() {
-        let nulls = records.iter().enumerate().filter(|&(_, &r)| from.is_null(r as usize));
-        to.nulls.extend(nulls.map(|(offset, _)| position(first + offset)));
+        let nulls = records
+            .iter()
+            .enumerate()
+            .filter(|&(_, &r)| from.is_null(r as usize));
+        to.nulls
+            .extend(nulls.map(|(offset, _)| position(first + offset)));
     }
+}
+
+/// Appends the first `len` bytes of `from`. Short entries are copied in one piece of fixed size,
+/// whose surplus is cut off again: several times as fast as a call that looks at the length.
+#[inline]
+fn append_bytes(to: &mut Vec<u8>, from: &[u8], len: usize) {
+    let end = to.len() + len;
+    match (from.first_chunk::<16>(), from.first_chunk::<64>()) {
+        (Some(chunk), _) if len <= chunk.len() => to.extend_from_slice(chunk),
+        (_, Some(chunk)) if len <= chunk.len() => to.extend_from_slice(chunk),
+        _ => to.extend_from_slice(&from[..len]),
+    }
+    to.truncate(end);
 }
 
 fn append_range(to: &mut Column, before: usize, from: &Column, run: Range<usize>) {
     if !align(to, before, from, run.len()) {
         return;
     }
-    let start = if run.start == 0 { 0 } else { from.ends[run.start - 1] };
+    let start = if run.start == 0 {
+        0
+    } else {
+        from.ends[run.start - 1]
+    };
     let ends = &from.ends[run.clone()];
     let end = ends.last().copied().unwrap_or(start);
     let (first, offset) = (to.ends.len(), position(to.data.len()));
-    to.data.extend_from_slice(&from.data[start as usize..end as usize]);
+    to.data
+        .extend_from_slice(&from.data[start as usize..end as usize]);
     to.ends.extend(ends.iter().map(|end| end - start + offset));
-    let nulls = from.nulls.partition_point(|&null| (null as usize) < run.start);
-    let nulls = from.nulls[nulls..].iter().take_while(|&&null| (null as usize) < run.end);
-    to.nulls.extend(nulls.map(|&null| position(null as usize - run.start + first)));
+    let nulls = from
+        .nulls
+        .partition_point(|&null| (null as usize) < run.start);
+    let nulls = from.nulls[nulls..]
+        .iter()
+        .take_while(|&&null| (null as usize) < run.end);
+    to.nulls
+        .extend(nulls.map(|&null| position(null as usize - run.start + first)));
 }
 
-fn append_headers(
-    to: &mut Batch,
-    from: &Batch,
-    before: usize,
-    records: impl Iterator<Item = u32>,
-) {
+fn append_headers(to: &mut Batch, from: &Batch, before: usize, records: impl Iterator<Item = u32>) {
     let mut rest = from.headers.as_slice();
     for (offset, record) in records.enumerate() {
         rest = &rest[rest.partition_point(|header| header.record < record)..];

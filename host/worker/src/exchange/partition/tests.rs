@@ -77,7 +77,10 @@ fn every_strategy_keeps_every_record_and_the_order_per_target() {
     for targets in [1, 2, 3, 8, 100] {
         for strategy in [Forward, Hash, Rebalance, Rescale, Broadcast, Global] {
             let out = run(&mut Partitioner::new(strategy, targets, 128), &batches);
-            assert!(out.iter().all(|records| records.is_sorted_by_key(|r| r.timestamp)));
+            assert!(
+                out.iter()
+                    .all(|records| records.is_sorted_by_key(|r| r.timestamp))
+            );
             let mut together = out.concat();
             together.sort();
             let mut expected = match strategy {
@@ -92,7 +95,10 @@ fn every_strategy_keeps_every_record_and_the_order_per_target() {
 
 #[test]
 fn a_hash_goes_to_the_owner_of_its_key_group() {
-    let out = run(&mut Partitioner::new(ShipStrategy::Hash, 5, 128), &batches());
+    let out = run(
+        &mut Partitioner::new(ShipStrategy::Hash, 5, 128),
+        &batches(),
+    );
     for (target, records) in (0_u32..).zip(&out) {
         assert!(!records.is_empty());
         for record in records {
@@ -104,9 +110,15 @@ fn a_hash_goes_to_the_owner_of_its_key_group() {
 
 #[test]
 fn rebalancing_never_puts_a_target_ahead_by_more_than_one_record() {
-    let out = run(&mut Partitioner::new(ShipStrategy::Rebalance, 7, 128), &batches());
+    let out = run(
+        &mut Partitioner::new(ShipStrategy::Rebalance, 7, 128),
+        &batches(),
+    );
     let sizes: Vec<_> = out.iter().map(Vec::len).collect();
-    assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
+    assert!(
+        sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1,
+        "{sizes:?}"
+    );
 }
 
 #[test]
@@ -125,12 +137,23 @@ fn a_large_batch_for_one_target_is_moved_not_copied() {
 
 #[test]
 fn a_batch_that_lies_about_its_columns_is_refused() {
-    let batch = Batch { timestamps: vec![1, 2], values: Column::default(), ..Batch::default() };
+    let batch = Batch {
+        timestamps: vec![1, 2],
+        values: Column::default(),
+        ..Batch::default()
+    };
     let mut partitioner = Partitioner::new(ShipStrategy::Hash, 2, 128);
     partitioner.accumulate(batch.clone()).unwrap();
-    let keys = Column { data: vec![1], ends: vec![9, 1], nulls: vec![] };
+    let keys = Column {
+        data: vec![1],
+        ends: vec![9, 1],
+        nulls: vec![],
+    };
     let lying = Batch { keys, ..batch };
-    assert!(matches!(partitioner.accumulate(lying), Err(ExchangeError::InvalidBatch(_))));
+    assert!(matches!(
+        partitioner.accumulate(lying),
+        Err(ExchangeError::InvalidBatch(_))
+    ));
     assert_eq!(partitioner.take_all().len(), 1);
 }
 
