@@ -19,7 +19,7 @@
 pub mod blackhole;
 pub mod datagen;
 pub mod error;
-// pub mod file;
+pub mod file;
 pub mod kafka;
 pub mod options;
 pub mod print;

@@ -9,6 +9,7 @@ use crate::{
     ConnectorError, PrintOutput, Sink, SinkContext, Source, SourceContext, SplitState,
     blackhole::Blackhole,
     datagen::{self, Datagen},
+    file::{self, FileSink, FileSource},
     kafka::{self, KafkaSink, KafkaSource, ProducerPool, SinkOptions, SourceOptions},
     print::{self, Print, ProcessOutput},
 };
@@ -62,6 +63,10 @@ impl Registry {
     ) -> Result<Box<dyn Source>, ConnectorError> {
         match config.kind.as_str() {
             "datagen" => Ok(Box::new(Datagen::new(config, &cx, restored)?)),
+            "file" => {
+                let options = file::SourceOptions::read(config)?;
+                Ok(Box::new(FileSource::open(options, cx, restored).await?))
+            }
             "kafka" => {
                 let options = SourceOptions::read(config)?;
                 Ok(Box::new(KafkaSource::open(options, cx, restored).await?))
@@ -82,10 +87,14 @@ impl Registry {
         &self,
         config: &ConnectorConfig,
         cx: SinkContext,
-        _restored: Vec<Vec<u8>>,
+        restored: Vec<Vec<u8>>,
     ) -> Result<Box<dyn Sink>, ConnectorError> {
         match config.kind.as_str() {
             "blackhole" => Ok(Box::new(Blackhole::new(config)?)),
+            "file" => {
+                let options = file::SinkOptions::read(config)?;
+                Ok(Box::new(FileSink::open(options, &cx, restored).await?))
+            }
             "kafka" => {
                 Ok(Box::new(KafkaSink::open(SinkOptions::read(config)?, &self.producers)?))
             }
@@ -102,6 +111,7 @@ impl Registry {
     pub fn validate_source(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         match config.kind.as_str() {
             "datagen" => datagen::validate(config),
+            "file" => file::SourceOptions::read(config).map(drop),
             "kafka" => SourceOptions::read(config).map(drop),
             _ => Err(unknown("source", &config.kind, &SOURCES)),
         }
@@ -115,6 +125,7 @@ impl Registry {
     pub fn validate_sink(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         match config.kind.as_str() {
             "blackhole" => Blackhole::new(config).map(drop),
+            "file" => file::SinkOptions::read(config).map(drop),
             "kafka" => SinkOptions::read(config).map(drop),
             "print" => print::validate(config),
             _ => Err(unknown("sink", &config.kind, &SINKS)),
@@ -137,6 +148,7 @@ impl Registry {
     async fn check_source(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         self.validate_source(config)?;
         match config.kind.as_str() {
+            "file" => file::SourceOptions::read(config)?.check().await,
             "kafka" => kafka::check_source(&SourceOptions::read(config)?).await,
             _ => Ok(()),
         }
@@ -145,6 +157,7 @@ impl Registry {
     async fn check_sink(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {
         self.validate_sink(config)?;
         match config.kind.as_str() {
+            "file" => file::SinkOptions::read(config)?.check().await,
             "kafka" => kafka::check_sink(&SinkOptions::read(config)?).await,
             _ => Ok(()),
         }

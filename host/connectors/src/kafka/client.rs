@@ -36,6 +36,8 @@ pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 const PREFLIGHT: Duration = Duration::from_secs(5);
 /// One request for metadata waits so long before we look at what else was said.
 const SLICE: Duration = Duration::from_secs(2);
+/// How many things a client says at most while it is asked.
+const EVENTS_MAX: usize = 100;
 /// A pause between requests.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a topic that was just created may be unknown to a broker.
@@ -191,23 +193,37 @@ fn without_prefix(text: &str) -> &str {
 /// Anything that can ask for metadata.
 pub(super) trait Asks: Send + Sync + 'static {
     fn ask(&self, topic: Option<&str>, timeout: Duration) -> KafkaResult<Metadata>;
+    /// Lets the client say what it has to say (the reason of a failure, for one).
+    fn serve(&self);
 }
 
 impl Asks for StreamConsumer<Context> {
     fn ask(&self, topic: Option<&str>, timeout: Duration) -> KafkaResult<Metadata> {
         self.fetch_metadata(topic, timeout)
     }
+
+    /// Whoever reads its messages does that.
+    fn serve(&self) {}
 }
 
 impl Asks for BaseConsumer<Context> {
     fn ask(&self, topic: Option<&str>, timeout: Duration) -> KafkaResult<Metadata> {
         self.fetch_metadata(topic, timeout)
     }
+
+    /// There are no messages, as nothing is assigned.
+    fn serve(&self) {
+        (0..EVENTS_MAX).take_while(|_| self.poll(Duration::ZERO).is_some()).for_each(drop);
+    }
 }
 
 impl Asks for BaseProducer<Reports> {
     fn ask(&self, topic: Option<&str>, timeout: Duration) -> KafkaResult<Metadata> {
         self.client().fetch_metadata(topic, timeout)
+    }
+
+    fn serve(&self) {
+        (0..EVENTS_MAX).for_each(|_| self.poll(Duration::ZERO));
     }
 }
 
@@ -248,7 +264,11 @@ async fn metadata<A: Asks>(
     loop {
         let (asking, topic) = (Arc::clone(client), topic.map(str::to_owned));
         let left = deadline.saturating_duration_since(Instant::now()).min(SLICE);
-        let ask = move || asking.ask(topic.as_deref(), left).map(|metadata| topics_of(&metadata));
+        let ask = move || {
+            let answer = asking.ask(topic.as_deref(), left).map(|metadata| topics_of(&metadata));
+            asking.serve();
+            answer
+        };
         let error = match blocking(ask).await? {
             Ok(topics) => return Ok(topics),
             Err(error) => error,

@@ -30,7 +30,8 @@
 //! | `transactional-id-prefix` | for `exactly-once`, which this version refuses |
 //!
 //! Records are acknowledged by all replicas before a barrier goes on. Subtasks of one process
-//! whose properties are the same share one producer.
+//! whose properties are the same share one producer. A record without a timestamp, and one whose
+//! timestamp is 0 (librdkafka cannot tell the two apart), gets the time at which it is sent.
 
 mod assignment;
 mod client;

@@ -122,7 +122,7 @@ impl KafkaSource {
             snapshots: VecDeque::new(),
             committed: HashMap::new(),
         };
-        let found = source.discover().await?;
+        let found = source.first_discovery().await?;
         source.start(found, restored).await?;
         Ok(source)
     }
@@ -136,6 +136,19 @@ impl KafkaSource {
         let watch = Arc::clone(&self.watch);
         let (brokers, topics) = (self.options.brokers(), self.options.topics.clone());
         client::partitions(consumer, watch, brokers, topics, SILENCE_MAX).boxed()
+    }
+
+    /// Asks for partitions while nothing is assigned.
+    async fn first_discovery(&mut self) -> Found {
+        let mut discovery = self.discover();
+        let mut stream = self.consumer().stream();
+        loop {
+            tokio::select! {
+                found = &mut discovery => return found,
+                // No messages yet: this lets the client say why it cannot connect.
+                _ = stream.next() => {}
+            }
+        }
     }
 
     fn is_mine(&self, topic: &str, partition: i32) -> bool {

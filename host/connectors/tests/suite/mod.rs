@@ -1,5 +1,6 @@
 //! What every source must do, and what tests of connectors share.
 
+#![allow(unreachable_pub, reason = "shared by several test targets")]
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
 use std::collections::BTreeMap;
