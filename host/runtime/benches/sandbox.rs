@@ -1,4 +1,4 @@
-//! What the sandbox costs: `cargo bench -p tidemill-runtime`.
+//! What the sandbox costs: `cargo bench -p tidemill-runtime [-- crossing|job|start]`.
 //!
 //! * Crossing: nanoseconds a record for a guest that only takes a batch, and for one that gives it
 //!   back, by records in a batch.
@@ -34,10 +34,18 @@ const ARGS: [&str; 6] = ["--event-time", "--chaining", "--source", "datagen", "-
 
 fn main() {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let only = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
+    let wanted = |name: &str| only.as_ref().is_none_or(|only| only == name);
     executor.block_on(async {
-        crossing().await;
-        click_event_count().await;
-        start().await;
+        if wanted("crossing") {
+            crossing().await;
+        }
+        if wanted("job") {
+            click_event_count().await;
+        }
+        if wanted("start") {
+            start().await;
+        }
     });
 }
 

@@ -8,6 +8,10 @@ use tidemill_types::ErrorKind;
 pub const GUEST_TEXT_BYTES_MAX: usize = 64 << 10;
 /// The most frames of a backtrace that are kept.
 const FRAMES_MAX: usize = 40;
+/// So many frames of so few functions are a recursion.
+const RECURSION_FRAMES: usize = 16;
+/// See [`RECURSION_FRAMES`].
+const RECURSION_FUNCTIONS: usize = 4;
 
 /// Why the runtime could not do something, whatever guest it was for.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +173,10 @@ impl GuestError {
         }
         match error.downcast_ref::<wasmtime::Trap>() {
             Some(wasmtime::Trap::StackOverflow) => Self::Stack { backtrace },
+            // Compilers keep a second stack at the bottom of the memory: it ends out of bounds.
+            Some(wasmtime::Trap::MemoryOutOfBounds) if backtrace.is_recursion() => {
+                Self::Stack { backtrace }
+            }
             Some(wasmtime::Trap::CannotEnterComponent) => Self::Gone,
             Some(trap) => {
                 Self::Trap { operator: None, message: format!("trap: {trap}"), backtrace }
@@ -183,6 +191,15 @@ fn root_cause(error: &wasmtime::Error) -> String {
 }
 
 impl Frames {
+    /// Whether the innermost frames are many calls of a few functions.
+    fn is_recursion(&self) -> bool {
+        let mut names: Vec<_> = self.0.iter().take(RECURSION_FRAMES).collect();
+        let frames = names.len();
+        names.sort_unstable();
+        names.dedup();
+        frames == RECURSION_FRAMES && names.len() <= RECURSION_FUNCTIONS
+    }
+
     /// The backtrace that wasmtime has attached to an error.
     pub(crate) fn of(error: &wasmtime::Error) -> Self {
         let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else {

@@ -1,5 +1,7 @@
 //! The host's functions as a guest calls them: shapes are checked here, meaning by the task.
 
+use std::collections::HashSet;
+
 use tidemill_types::{Batch, Column, TimerBatch};
 use wasmtime::component::HasSelf;
 
@@ -18,6 +20,8 @@ type Linker = wasmtime::component::Linker<Instance>;
 
 /// The longest name of a metric.
 const METRIC_NAME_BYTES_MAX: usize = 200;
+/// How many metrics one subtask may have.
+const METRICS_MAX: usize = 1_000;
 /// The longest key or sub-key of a state.
 const STATE_KEY_BYTES_MAX: usize = 1 << 20;
 
@@ -169,7 +173,10 @@ impl timers::Host for Instance {
 }
 
 impl Instance {
-    fn check_metric(&mut self, name: &str) -> wasmtime::Result<()> {
+    fn check_metric(&mut self, operator: u32, name: &str) -> wasmtime::Result<()> {
+        if self.metrics.get(&operator).is_some_and(|names| names.contains(name)) {
+            return Ok(());
+        }
         if name.is_empty() || name.len() > METRIC_NAME_BYTES_MAX || name.contains(char::is_control) {
             let text = format!(
                 "a metric's name of {} bytes; 1 to {METRIC_NAME_BYTES_MAX} printable ones are allowed",
@@ -177,19 +184,23 @@ impl Instance {
             );
             return Err(self.violation(&text));
         }
+        if self.metrics.values().map(HashSet::len).sum::<usize>() >= METRICS_MAX {
+            return Err(self.violation(&format!("more than {METRICS_MAX} metrics")));
+        }
+        self.metrics.entry(operator).or_default().insert(name.to_owned());
         Ok(())
     }
 }
 
 impl metrics::Host for Instance {
     fn add(&mut self, operator: u32, name: String, delta: u64) -> wasmtime::Result<()> {
-        self.check_metric(&name)?;
+        self.check_metric(operator, &name)?;
         self.host.add_metric(operator, &name, delta);
         Ok(())
     }
 
     fn set(&mut self, operator: u32, name: String, value: f64) -> wasmtime::Result<()> {
-        self.check_metric(&name)?;
+        self.check_metric(operator, &name)?;
         self.host.set_metric(operator, &name, value);
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! What belongs to one instance: its limits, its view of WASI, and the faults it committed.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use wasmtime::{ResourceLimiter, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -41,6 +44,8 @@ pub(crate) struct Instance {
     pub(crate) fault: Option<GuestError>,
     /// What the guest reported just before it trapped.
     pub(crate) panic: Option<(Option<u32>, String)>,
+    /// The metrics that exist, by operator.
+    pub(crate) metrics: HashMap<u32, HashSet<String>>,
     env: GuestEnv,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -66,6 +71,7 @@ impl Instance {
             memory: MemoryMeter { limit: limits.memory_bytes, used: 0, exceeded: None },
             fault: None,
             panic: None,
+            metrics: HashMap::new(),
             env,
             wasi: wasi::fixed(&env, &output),
             table,
