@@ -75,7 +75,7 @@ impl Timers {
     ) {
         let queue = Queue::of(domain, operator);
         if let Some(firing) = self.firing.as_mut().filter(|firing| firing.queue == queue)
-            && timestamp < firing.horizon
+            && timestamp <= firing.horizon
         {
             let due = Due {
                 timestamp,
@@ -83,8 +83,11 @@ impl Timers {
                 namespace: namespace.to_vec(),
             };
             firing.deleted.remove(&due);
-            firing.inserted.insert(due);
-            return;
+            // Of those due with the batch's last one, the host may have more: they go to it.
+            if timestamp < firing.horizon {
+                firing.inserted.insert(due);
+                return;
+            }
         }
         *self.changed(queue, timestamp, key, namespace) = Some(true);
     }
@@ -175,8 +178,20 @@ impl Timers {
         let Some(firing) = self.firing.as_mut() else {
             return true;
         };
+        if !firing.deleted.is_empty() && firing.deleted.remove(due) {
+            return false;
+        }
+        // Set again before it ran: that is this one.
         firing.inserted.remove(due);
-        firing.deleted.is_empty() || !firing.deleted.remove(due)
+        if due.timestamp == firing.horizon
+            && let Some(changes) = self
+                .changes
+                .get_mut(&firing.queue)
+                .filter(|c| !c.is_empty())
+        {
+            changes.remove(&(due.timestamp, (due.key.clone(), due.namespace.clone())));
+        }
+        true
     }
 
     /// Ends the batch.
