@@ -25,6 +25,7 @@ mod connection;
 mod credit;
 mod gate;
 mod inbound;
+mod lane;
 mod outbound;
 pub mod partition;
 mod registry;

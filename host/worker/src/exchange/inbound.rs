@@ -9,7 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     ChannelId, Element, ExchangeError,
     connection::{ConnectionError, FrameReader, Outbox, write_frames},
-    gate::{Gate, PushError},
+    gate::Gate,
+    lane::PushError,
     registry::{Registry, Waiting},
 };
 

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::{
     ChannelId, ExchangeError,
     credit::{LocalRoute, Window},
-    gate::{Gate, Upstream},
+    gate::Gate,
     inbound::Inbound,
+    lane::Upstream,
 };
 
 /// How many jobs' released attempts are remembered. A job that was forgotten is still kept out: its

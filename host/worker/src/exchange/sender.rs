@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     ChannelId, Closed, Element, ExchangeError,
     credit::{Cost, LocalRoute, Window},
-    gate::PushError,
+    lane::PushError,
     outbound::Outbound,
     registry::Registry,
 };
