@@ -19,10 +19,14 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// A clock that agrees with the system's now.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clocks")]
     pub(crate) fn system() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Self { start_ms: millis(since_epoch), start: Instant::now() }
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Self {
+            start_ms: millis(since_epoch),
+            start: Instant::now(),
+        }
     }
 
     /// The time now.
@@ -36,6 +40,11 @@ impl Clock {
         // A day is far enough: whoever waits longer just looks again.
         tokio::time::Instant::now() + Duration::from_millis(ahead.min(86_400_000))
     }
+}
+
+/// A duration in whole milliseconds, as the protocol counts them.
+pub(crate) fn unsigned_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A duration in whole milliseconds.

@@ -21,6 +21,7 @@ use crate::{
         submit::{Prepared, SubmitError},
     },
     modules::ModuleStore,
+    operations::Operations,
     plan::Plan,
     workers::Workers,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Cluster {
     pub(crate) planner: Arc<dyn Plan>,
     pub(crate) modules: Arc<ModuleStore>,
     pub(crate) workers: Arc<Workers>,
+    pub(crate) operations: Operations,
     jobs: Mutex<HashMap<JobId, JobHandle>>,
     /// Everything that runs; shut down waits for it.
     pub(crate) tasks: TaskTracker,
@@ -44,6 +46,10 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts that a cluster is made of"
+    )]
     pub(crate) fn new(
         config: Config,
         clock: Clock,
@@ -52,9 +58,11 @@ impl Cluster {
         modules: ModuleStore,
         workers: Workers,
     ) -> Self {
+        let operations = Operations::new(clock, config.get(&keys::REST_ASYNC_STORE_DURATION));
         Self {
             config,
             clock,
+            operations,
             storage,
             planner,
             modules: Arc::new(modules),
@@ -78,8 +86,15 @@ impl Cluster {
             if jobs.contains_key(&id) {
                 return Err(SubmitError::Exists(id));
             }
-            if jobs.values().filter(|job| !job.status().is_terminal()).count() >= JOBS_MAX {
-                return Err(SubmitError::Busy(format!("{JOBS_MAX} jobs are running already")));
+            if jobs
+                .values()
+                .filter(|job| !job.status().is_terminal())
+                .count()
+                >= JOBS_MAX
+            {
+                return Err(SubmitError::Busy(format!(
+                    "{JOBS_MAX} jobs are running already"
+                )));
             }
             jobs.insert(id, handle.clone());
         }
@@ -90,13 +105,19 @@ impl Cluster {
             shutdown: self.shutdown.clone(),
         };
         let cluster = Arc::clone(self);
-        JobMaster::spawn(handle, inbox, prepared.module, around, move || cluster.forget_old_jobs());
+        JobMaster::spawn(handle, inbox, prepared.module, around, move || {
+            cluster.forget_old_jobs();
+        });
         Ok(id)
     }
 
     /// A tenant's job.
     pub(crate) fn job(&self, tenant: &TenantId, id: JobId) -> Option<JobHandle> {
-        self.jobs.lock().get(&id).filter(|job| job.info().tenant == *tenant).cloned()
+        self.jobs
+            .lock()
+            .get(&id)
+            .filter(|job| job.info().tenant == *tenant)
+            .cloned()
     }
 
     /// A job, whoever owns it. For workers only.
@@ -107,8 +128,11 @@ impl Cluster {
     /// A tenant's jobs, newest first.
     pub(crate) fn jobs(&self, tenant: &TenantId) -> Vec<JobHandle> {
         let jobs = self.jobs.lock();
-        let mut mine: Vec<_> =
-            jobs.values().filter(|job| job.info().tenant == *tenant).cloned().collect();
+        let mut mine: Vec<_> = jobs
+            .values()
+            .filter(|job| job.info().tenant == *tenant)
+            .cloned()
+            .collect();
         drop(jobs);
         mine.sort_by_key(|job| (std::cmp::Reverse(job.info().submitted_ms), job.info().id));
         mine
@@ -130,11 +154,15 @@ impl Cluster {
         let ended = |job: &JobHandle| {
             job.with(|state| {
                 let status: JobStatus = state.machine.status();
-                status.is_terminal().then(|| state.machine.entered_ms(status))
+                status
+                    .is_terminal()
+                    .then(|| state.machine.entered_ms(status))
             })
         };
-        let mut old: Vec<(i64, JobId)> =
-            jobs.iter().filter_map(|(id, job)| Some((ended(job)?, *id))).collect();
+        let mut old: Vec<(i64, JobId)> = jobs
+            .iter()
+            .filter_map(|(id, job)| Some((ended(job)?, *id)))
+            .collect();
         old.sort_unstable();
         let excess = old.len().saturating_sub(capacity);
         for (_, id) in old.into_iter().take(excess) {

@@ -10,6 +10,7 @@
 //! | [`workers`] | registered workers and their slots |
 //! | [`rpc`] | sessions of workers (gRPC) |
 //! | [`job`] | job masters |
+//! | [`operations`] | what takes a while, and how it goes |
 //! | [`rest`] | the HTTP API, in Flink's shapes |
 //!
 //! Modules run in planner processes and workers only; nothing here executes them.
@@ -19,6 +20,7 @@ mod cluster;
 mod error;
 mod job;
 mod modules;
+mod operations;
 mod plan;
 mod rest;
 mod rpc;

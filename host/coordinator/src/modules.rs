@@ -17,7 +17,10 @@ use sha2::{Digest as _, Sha256};
 use tidemill_types::{ModuleId, TenantId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::{clock::Clock, plan::{Plan, PlanFailure}};
+use crate::{
+    clock::Clock,
+    plan::{Plan, PlanFailure},
+};
 
 /// The most modules that a tenant may keep.
 pub(crate) const MODULES_MAX: usize = 10_000;
@@ -50,7 +53,11 @@ pub(crate) enum ModuleError {
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ModuleError {
     let path = path.display().to_string();
-    move |error| ModuleError::Io { action, path, error }
+    move |error| ModuleError::Io {
+        action,
+        path,
+        error,
+    }
 }
 
 /// An uploaded module.
@@ -87,9 +94,13 @@ impl ModuleStore {
         for (sub, fresh) in [("modules", false), ("blobs", true), ("uploads", true)] {
             let path = folder.join(sub);
             if fresh && path.exists() {
-                tokio::fs::remove_dir_all(&path).await.map_err(io("clear", &path))?;
+                tokio::fs::remove_dir_all(&path)
+                    .await
+                    .map_err(io("clear", &path))?;
             }
-            tokio::fs::create_dir_all(&path).await.map_err(io("create", &path))?;
+            tokio::fs::create_dir_all(&path)
+                .await
+                .map_err(io("create", &path))?;
         }
         let store = Self {
             folder,
@@ -104,15 +115,29 @@ impl ModuleStore {
 
     async fn find_existing(&self) -> Result<(), ModuleError> {
         let root = self.folder.join("modules");
-        let mut tenants = tokio::fs::read_dir(&root).await.map_err(io("list", &root))?;
+        let mut tenants = tokio::fs::read_dir(&root)
+            .await
+            .map_err(io("list", &root))?;
         while let Some(folder) = tenants.next_entry().await.map_err(io("list", &root))? {
-            let Some(tenant) = folder.file_name().to_str().and_then(|name| name.parse::<TenantId>().ok())
+            let Some(tenant) = folder
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<TenantId>().ok())
             else {
                 continue;
             };
-            let mut files = tokio::fs::read_dir(folder.path()).await.map_err(io("list", &folder.path()))?;
-            while let Some(file) = files.next_entry().await.map_err(io("list", &folder.path()))? {
-                let Some(id) = file.file_name().to_str().and_then(|name| name.parse::<ModuleId>().ok())
+            let mut files = tokio::fs::read_dir(folder.path())
+                .await
+                .map_err(io("list", &folder.path()))?;
+            while let Some(file) = files
+                .next_entry()
+                .await
+                .map_err(io("list", &folder.path()))?
+            {
+                let Some(id) = file
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse::<ModuleId>().ok())
                 else {
                     continue;
                 };
@@ -124,17 +149,35 @@ impl ModuleStore {
 
     async fn adopt(&self, tenant: TenantId, id: ModuleId, path: &Path) -> Result<(), ModuleError> {
         let hash = hash_file(path).await?;
-        let meta = tokio::fs::metadata(path).await.map_err(io("look at", path))?;
-        let modified = meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let meta = tokio::fs::metadata(path)
+            .await
+            .map_err(io("look at", path))?;
+        let modified = meta
+            .modified()
+            .ok()
+            .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         let uploaded_ms = modified.map_or(0, crate::clock::millis);
-        let name = id.as_str().split_once('_').map_or(id.as_str(), |(_, name)| name).to_owned();
-        let module = Module { id, tenant, name, uploaded_ms, hash, path: path.to_owned() };
+        let name = id
+            .as_str()
+            .split_once('_')
+            .map_or(id.as_str(), |(_, name)| name)
+            .to_owned();
+        let module = Module {
+            id,
+            tenant,
+            name,
+            uploaded_ms,
+            hash,
+            path: path.to_owned(),
+        };
         self.insert(module);
         Ok(())
     }
 
     fn insert(&self, module: Module) {
-        self.modules.lock().insert((module.tenant.clone(), module.id.clone()), module);
+        self.modules
+            .lock()
+            .insert((module.tenant.clone(), module.id.clone()), module);
     }
 
     /// Receives a module, compiles it and keeps it.
@@ -155,13 +198,16 @@ impl ModuleStore {
                 "{MODULES_MAX} modules are kept already; delete some first"
             )));
         }
-        let uuid = uuid::Uuid::new_v4();
-        let temporary = self.folder.join("uploads").join(format!("{uuid}.wasm"));
-        let received = self.receive(&temporary, body).await;
-        let module = match received {
-            Ok(hash) => self.admit(tenant, &name, uuid, &temporary, hash, planner).await,
-            Err(error) => Err(error),
+        let temporary = self
+            .folder
+            .join("uploads")
+            .join(format!("{}.wasm", uuid::Uuid::new_v4()));
+        let admitted = async {
+            let hash = self.receive(&temporary, body).await?;
+            planner.compile(&temporary).await?;
+            self.admit(tenant, &name, &temporary, hash).await
         };
+        let module = admitted.await;
         if module.is_err() {
             remove_quietly(&temporary).await;
         }
@@ -172,19 +218,20 @@ impl ModuleStore {
         &self,
         tenant: &TenantId,
         name: &str,
-        uuid: uuid::Uuid,
         temporary: &Path,
         hash: String,
-        planner: &Arc<dyn Plan>,
     ) -> Result<Module, ModuleError> {
-        planner.compile(temporary).await?;
-        let id: ModuleId = format!("{uuid}_{name}")
+        let id: ModuleId = format!("{}_{name}", uuid::Uuid::new_v4())
             .parse()
             .map_err(|e: tidemill_types::ids::InvalidId| ModuleError::Refused(e.to_string()))?;
         let folder = self.folder.join("modules").join(tenant.as_str());
-        tokio::fs::create_dir_all(&folder).await.map_err(io("create", &folder))?;
+        tokio::fs::create_dir_all(&folder)
+            .await
+            .map_err(io("create", &folder))?;
         let path = folder.join(id.as_str());
-        tokio::fs::rename(temporary, &path).await.map_err(io("move the upload to", &path))?;
+        tokio::fs::rename(temporary, &path)
+            .await
+            .map_err(io("move the upload to", &path))?;
         let module = Module {
             id,
             tenant: tenant.clone(),
@@ -202,10 +249,13 @@ impl ModuleStore {
         S: Stream<Item = Result<Bytes, E>> + Unpin + Send,
         E: std::fmt::Display + Send,
     {
-        let mut file = tokio::fs::File::create(path).await.map_err(io("create", path))?;
+        let mut file = tokio::fs::File::create(path)
+            .await
+            .map_err(io("create", path))?;
         let (mut hasher, mut received) = (Sha256::new(), 0u64);
         while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|e| ModuleError::Refused(format!("the upload broke off: {e}")))?;
+            let chunk =
+                chunk.map_err(|e| ModuleError::Refused(format!("the upload broke off: {e}")))?;
             received += chunk.len() as u64;
             if received > self.upload_bytes_max {
                 return Err(ModuleError::TooLarge(self.upload_bytes_max));
@@ -223,15 +273,22 @@ impl ModuleStore {
     /// A tenant's module.
     pub(crate) fn get(&self, tenant: &TenantId, id: &str) -> Result<Module, ModuleError> {
         let modules = self.modules.lock();
-        let found = modules.values().find(|module| module.tenant == *tenant && module.id.as_str() == id);
-        found.cloned().ok_or_else(|| ModuleError::NotFound(id.chars().take(255).collect()))
+        let found = modules
+            .values()
+            .find(|module| module.tenant == *tenant && module.id.as_str() == id);
+        found
+            .cloned()
+            .ok_or_else(|| ModuleError::NotFound(id.chars().take(255).collect()))
     }
 
     /// A tenant's modules, newest first.
     pub(crate) fn list(&self, tenant: &TenantId) -> Vec<Module> {
         let modules = self.modules.lock();
-        let mut found: Vec<_> =
-            modules.values().filter(|module| module.tenant == *tenant).cloned().collect();
+        let mut found: Vec<_> = modules
+            .values()
+            .filter(|module| module.tenant == *tenant)
+            .cloned()
+            .collect();
         found.sort_by_key(|module| std::cmp::Reverse(module.uploaded_ms));
         found
     }
@@ -240,7 +297,9 @@ impl ModuleStore {
     pub(crate) async fn delete(&self, tenant: &TenantId, id: &str) -> Result<(), ModuleError> {
         let module = self.get(tenant, id)?;
         self.modules.lock().remove(&(module.tenant, module.id));
-        tokio::fs::remove_file(&module.path).await.map_err(io("delete", &module.path))
+        tokio::fs::remove_file(&module.path)
+            .await
+            .map_err(io("delete", &module.path))
     }
 
     /// The copy of a module for a job, kept until the lease is dropped.
@@ -248,18 +307,32 @@ impl ModuleStore {
         let path = self.blob_path(&module.hash);
         // Counted before it is made, so that the end of another job cannot delete it meanwhile.
         *self.blobs.lock().entry(module.hash.clone()).or_insert(0) += 1;
-        let lease = BlobLease { store: Arc::clone(self), hash: module.hash.clone(), path };
+        let lease = BlobLease {
+            store: Arc::clone(self),
+            hash: module.hash.clone(),
+            path,
+        };
         if !lease.path.exists() {
-            let temporary = self.folder.join("uploads").join(format!("{}.blob", uuid::Uuid::new_v4()));
-            tokio::fs::copy(&module.path, &temporary).await.map_err(io("copy", &module.path))?;
-            tokio::fs::rename(&temporary, &lease.path).await.map_err(io("create", &lease.path))?;
+            let temporary = self
+                .folder
+                .join("uploads")
+                .join(format!("{}.blob", uuid::Uuid::new_v4()));
+            tokio::fs::copy(&module.path, &temporary)
+                .await
+                .map_err(io("copy", &module.path))?;
+            tokio::fs::rename(&temporary, &lease.path)
+                .await
+                .map_err(io("create", &lease.path))?;
         }
         Ok(lease)
     }
 
     /// The file of a module that some job runs from.
     pub(crate) fn blob(&self, hash: &str) -> Option<PathBuf> {
-        self.blobs.lock().contains_key(hash).then(|| self.blob_path(hash))
+        self.blobs
+            .lock()
+            .contains_key(hash)
+            .then(|| self.blob_path(hash))
     }
 
     fn blob_path(&self, hash: &str) -> PathBuf {
@@ -293,14 +366,20 @@ impl Drop for BlobLease {
 /// The part of an uploaded file's name that is kept.
 fn checked_name(file_name: &str) -> Result<String, ModuleError> {
     let name = file_name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let extension = Path::new(name)
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
     if !extension.eq_ignore_ascii_case("wasm") && !extension.eq_ignore_ascii_case("jar") {
         return Err(ModuleError::Refused(
             "only files whose name ends in .wasm (or .jar) can be uploaded".into(),
         ));
     }
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
-    let name: String = name.chars().map(|c| if fine(c) { c } else { '_' }).collect();
+    let name: String = name
+        .chars()
+        .map(|c| if fine(c) { c } else { '_' })
+        .collect();
     if name.starts_with('.') || name.len() > NAME_BYTES_MAX {
         return Err(ModuleError::Refused(format!(
             "the name of the uploaded file must have 1 to {NAME_BYTES_MAX} bytes and not begin with a dot"
@@ -310,7 +389,9 @@ fn checked_name(file_name: &str) -> Result<String, ModuleError> {
 }
 
 async fn hash_file(path: &Path) -> Result<String, ModuleError> {
-    let mut file = tokio::fs::File::open(path).await.map_err(io("open", path))?;
+    let mut file = tokio::fs::File::open(path)
+        .await
+        .map_err(io("open", path))?;
     let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
         let read = file.read(&mut buffer).await.map_err(io("read", path))?;
@@ -331,10 +412,12 @@ async fn remove_quietly(path: &Path) {
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+            text
+        })
 }
 
 #[cfg(test)]

@@ -29,7 +29,10 @@ pub trait Plan: Send + Sync + 'static {
 #[async_trait]
 impl Plan for tidemill_planner::Planner {
     async fn compile(&self, module: &Path) -> Result<(), PlanFailure> {
-        self.compile(module).await.map(drop).map_err(PlanFailure::from)
+        self.compile(module)
+            .await
+            .map(drop)
+            .map_err(PlanFailure::from)
     }
 
     async fn plan(&self, module: &Path, job: PlanJob) -> Result<JobGraph, PlanFailure> {
@@ -46,6 +49,9 @@ impl From<tidemill_planner::PlanError> for PlanFailure {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        Self { message, callers_fault }
+        Self {
+            message,
+            callers_fault,
+        }
     }
 }

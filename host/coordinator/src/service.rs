@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Clock, cluster::Cluster, error::CoordinatorError, modules::ModuleStore, plan::Plan, rest, rpc,
-    workers::Workers,
+    clock::Clock, cluster::Cluster, error::CoordinatorError, modules::ModuleStore, plan::Plan,
+    rest, rpc, workers::Workers,
 };
 
 /// How long shutting down waits for what still runs.
@@ -40,7 +40,10 @@ pub struct Coordinator {
 
 impl std::fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Coordinator").field("rest", &self.rest_addr).field("rpc", &self.rpc_addr).finish()
+        f.debug_struct("Coordinator")
+            .field("rest", &self.rest_addr)
+            .field("rpc", &self.rpc_addr)
+            .finish()
     }
 }
 
@@ -57,13 +60,24 @@ impl Coordinator {
         listeners: Listeners,
     ) -> Result<Self, CoordinatorError> {
         let rest_host = config.get(&keys::REST_BIND_ADDRESS);
-        let rest =
-            bind("rest.port", "rest.bind-address", &rest_host, config.get(&keys::REST_PORT), listeners.rest)
-                .await?;
+        let rest = bind(
+            "rest.port",
+            "rest.bind-address",
+            &rest_host,
+            config.get(&keys::REST_PORT),
+            listeners.rest,
+        )
+        .await?;
         let rpc_host = config.get(&keys::JOBMANAGER_BIND_HOST);
         let rpc_port = config.get(&keys::JOBMANAGER_RPC_PORT);
-        let rpc =
-            bind("jobmanager.rpc.port", "jobmanager.bind-host", &rpc_host, rpc_port, listeners.rpc).await?;
+        let rpc = bind(
+            "jobmanager.rpc.port",
+            "jobmanager.bind-host",
+            &rpc_host,
+            rpc_port,
+            listeners.rpc,
+        )
+        .await?;
         let rest_addr = local_addr(&rest, "rest.port")?;
         let rpc_addr = local_addr(&rpc, "jobmanager.rpc.port")?;
 
@@ -76,12 +90,22 @@ impl Coordinator {
             .await
             .map_err(|e| storage_error(&storage, &e))?;
         let workers = Workers::new(epoch);
-        let cluster =
-            Arc::new(Cluster::new(config.clone(), clock, storage, planner, modules, workers));
+        let cluster = Arc::new(Cluster::new(
+            config.clone(),
+            clock,
+            storage,
+            planner,
+            modules,
+            workers,
+        ));
         tracing::info!(rest = %rest_addr, rpc = %rpc_addr, %epoch, "coordinator starts");
         spawn_server(&cluster, rest::serve(Arc::clone(&cluster), rest, rest_addr));
         spawn_server(&cluster, rpc::serve(Arc::clone(&cluster), rpc));
-        Ok(Self { cluster, rest_addr, rpc_addr })
+        Ok(Self {
+            cluster,
+            rest_addr,
+            rpc_addr,
+        })
     }
 
     /// Where the REST API is.
@@ -106,7 +130,10 @@ impl Coordinator {
     pub async fn shutdown(self) {
         self.cluster.shutdown.cancel();
         self.cluster.tasks.close();
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.cluster.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.cluster.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("some connections were still open at shutdown");
         }
     }
@@ -137,11 +164,18 @@ async fn bind(
         return Ok(listener);
     }
     if !is_loopback(host) {
-        return Err(CoordinatorError::NotLoopback { key: host_key, value: host.to_owned() });
+        return Err(CoordinatorError::NotLoopback {
+            key: host_key,
+            value: host.to_owned(),
+        });
     }
-    TcpListener::bind((host.trim_matches(['[', ']']), port)).await.map_err(|error| {
-        CoordinatorError::Bind { key: port_key, address: format!("{host}:{port}"), error }
-    })
+    TcpListener::bind((host.trim_matches(['[', ']']), port))
+        .await
+        .map_err(|error| CoordinatorError::Bind {
+            key: port_key,
+            address: format!("{host}:{port}"),
+            error,
+        })
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -150,7 +184,13 @@ fn is_loopback(host: &str) -> bool {
 }
 
 fn local_addr(listener: &TcpListener, key: &'static str) -> Result<SocketAddr, CoordinatorError> {
-    listener.local_addr().map_err(|error| CoordinatorError::Bind { key, address: "?".into(), error })
+    listener
+        .local_addr()
+        .map_err(|error| CoordinatorError::Bind {
+            key,
+            address: "?".into(),
+            error,
+        })
 }
 
 /// Where everything is kept. Coordinators of one machine do not share it by accident.
@@ -163,11 +203,16 @@ fn storage_dir(config: &Config, rest_port: u16) -> PathBuf {
         dir if dir.is_empty() => std::env::temp_dir(),
         dir => PathBuf::from(dir),
     };
-    temporary.join("tidemill").join(format!("coordinator-{rest_port}"))
+    temporary
+        .join("tidemill")
+        .join(format!("coordinator-{rest_port}"))
 }
 
 fn storage_error(path: &Path, error: &dyn std::fmt::Display) -> CoordinatorError {
-    CoordinatorError::Storage { path: path.display().to_string(), reason: error.to_string() }
+    CoordinatorError::Storage {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    }
 }
 
 async fn prepare_dir(path: &Path) -> Result<(), CoordinatorError> {
@@ -179,7 +224,10 @@ async fn prepare_dir(path: &Path) -> Result<(), CoordinatorError> {
     builder.recursive(true);
     #[cfg(unix)]
     builder.mode(0o700);
-    builder.create(path).await.map_err(|e| storage_error(path, &e))
+    builder
+        .create(path)
+        .await
+        .map_err(|e| storage_error(path, &e))
 }
 
 /// Takes the next term, by creating a file that nobody else can create. Of several coordinators on
@@ -192,11 +240,19 @@ async fn claim_epoch(storage: &Path) -> Result<CoordinatorEpoch, CoordinatorErro
         let mut newest = 0u64;
         let mut entries = tokio::fs::read_dir(&folder).await.map_err(failed)?;
         while let Some(entry) = entries.next_entry().await.map_err(failed)? {
-            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
             newest = newest.max(number.unwrap_or(0));
         }
         let path = folder.join(format!("{:020}", newest + 1));
-        match tokio::fs::OpenOptions::new().write(true).create_new(true).open(&path).await {
+        match tokio::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .await
+        {
             Ok(_) => {
                 let old = folder.join(format!("{newest:020}"));
                 if newest > 0

@@ -75,7 +75,11 @@ struct Inner {
 
 impl Workers {
     pub(crate) fn new(epoch: CoordinatorEpoch) -> Self {
-        Self { epoch, inner: Mutex::default(), changes: watch::Sender::new(0) }
+        Self {
+            epoch,
+            inner: Mutex::default(),
+            changes: watch::Sender::new(0),
+        }
     }
 
     /// The term of this coordinator.
@@ -133,7 +137,11 @@ impl Workers {
     /// Forgets a worker, if that session is still its current one.
     pub(crate) fn remove(&self, id: &WorkerId, session: u64) {
         let mut inner = self.inner.lock();
-        if inner.workers.get(id).is_some_and(|worker| worker.session == session) {
+        if inner
+            .workers
+            .get(id)
+            .is_some_and(|worker| worker.session == session)
+        {
             inner.workers.remove(id);
             drop(inner);
             self.changed();
@@ -163,8 +171,13 @@ impl Workers {
     /// since it would miss something.
     pub(crate) fn send(&self, id: &WorkerId, session: u64, kind: Kind) -> bool {
         let mut inner = self.inner.lock();
-        let Some(worker) = inner.current(id, session) else { return false };
-        let message = CoordinatorMessage { epoch: self.epoch.0, kind: Some(kind) };
+        let Some(worker) = inner.current(id, session) else {
+            return false;
+        };
+        let message = CoordinatorMessage {
+            epoch: self.epoch.0,
+            kind: Some(kind),
+        };
         if worker.outbox.try_send(Ok(message)).is_ok() {
             return true;
         }
@@ -183,8 +196,14 @@ impl Workers {
             return None;
         }
         inner.release(job);
-        let placements = (0..count).filter_map(|_| inner.take_one(job)).collect::<Vec<_>>();
-        assert_eq!(placements.len(), count as usize, "free slots were counted under the same lock");
+        let placements = (0..count)
+            .filter_map(|_| inner.take_one(job))
+            .collect::<Vec<_>>();
+        assert_eq!(
+            placements.len(),
+            count as usize,
+            "free slots were counted under the same lock"
+        );
         Some(placements)
     }
 
@@ -198,7 +217,11 @@ impl Workers {
     /// All slots and the free ones.
     pub(crate) fn slots(&self) -> (usize, usize) {
         let inner = self.inner.lock();
-        let total = inner.workers.values().map(|worker| worker.slots.len()).sum();
+        let total = inner
+            .workers
+            .values()
+            .map(|worker| worker.slots.len())
+            .sum();
         (total, inner.workers.values().map(Worker::free).sum())
     }
 
@@ -209,23 +232,38 @@ impl Workers {
 
     /// Every worker, by id.
     pub(crate) fn list(&self) -> Vec<WorkerView> {
-        self.inner.lock().workers.values().map(Worker::view).collect()
+        self.inner
+            .lock()
+            .workers
+            .values()
+            .map(Worker::view)
+            .collect()
     }
 
     /// One worker.
     pub(crate) fn get(&self, id: &str) -> Option<WorkerView> {
-        self.inner.lock().workers.values().find(|worker| worker.info.id.as_str() == id).map(Worker::view)
+        self.inner
+            .lock()
+            .workers
+            .values()
+            .find(|worker| worker.info.id.as_str() == id)
+            .map(Worker::view)
     }
 }
 
 impl Inner {
     fn current(&mut self, id: &WorkerId, session: u64) -> Option<&mut Worker> {
-        self.workers.get_mut(id).filter(|worker| worker.session == session)
+        self.workers
+            .get_mut(id)
+            .filter(|worker| worker.session == session)
     }
 
     fn release(&mut self, job: JobId) -> bool {
         let mut any = false;
-        let slots = self.workers.values_mut().flat_map(|worker| &mut worker.slots);
+        let slots = self
+            .workers
+            .values_mut()
+            .flat_map(|worker| &mut worker.slots);
         for slot in slots.filter(|slot| **slot == Some(job)) {
             *slot = None;
             any = true;
@@ -236,11 +274,19 @@ impl Inner {
     /// A slot of the worker with the smallest share of its slots in use.
     fn take_one(&mut self, job: JobId) -> Option<Placement> {
         let load = |worker: &Worker| (worker.slots.len() - worker.free(), worker.slots.len());
-        let worker = self.workers.values_mut().filter(|worker| worker.free() > 0).min_by(|a, b| {
-            let ((used_a, all_a), (used_b, all_b)) = (load(a), load(b));
-            (used_a * all_b).cmp(&(used_b * all_a)).then(all_b.cmp(&all_a))
-        })?;
-        let (index, slot) = (0u32..).zip(&mut worker.slots).find(|(_, slot)| slot.is_none())?;
+        let worker = self
+            .workers
+            .values_mut()
+            .filter(|worker| worker.free() > 0)
+            .min_by(|a, b| {
+                let ((used_a, all_a), (used_b, all_b)) = (load(a), load(b));
+                (used_a * all_b)
+                    .cmp(&(used_b * all_a))
+                    .then(all_b.cmp(&all_a))
+            })?;
+        let (index, slot) = (0u32..)
+            .zip(&mut worker.slots)
+            .find(|(_, slot)| slot.is_none())?;
         *slot = Some(job);
         Some(Placement {
             worker: worker.info.id.clone(),
@@ -295,13 +341,18 @@ mod tests {
                 pid: 1,
             };
             let (outbox, _) = mpsc::channel(1);
-            workers.register(info, outbox, CancellationToken::new(), 0).unwrap();
+            workers
+                .register(info, outbox, CancellationToken::new(), 0)
+                .unwrap();
         }
         workers
     }
 
     fn on(placements: &[Placement]) -> Vec<&str> {
-        placements.iter().map(|place| place.worker.as_str()).collect()
+        placements
+            .iter()
+            .map(|place| place.worker.as_str())
+            .collect()
     }
 
     #[test]
@@ -349,7 +400,9 @@ mod tests {
         let old = workers.allocate(JobId::from_u128(1), 1).unwrap().remove(0);
         let info = workers.get("w0").unwrap().info;
         let (outbox, _) = mpsc::channel(1);
-        workers.register(info, outbox, CancellationToken::new(), 0).unwrap();
+        workers
+            .register(info, outbox, CancellationToken::new(), 0)
+            .unwrap();
         workers.remove(&old.worker, old.session);
         assert_eq!(workers.len(), 1);
         assert!(!workers.is_current(&old.worker, old.session));

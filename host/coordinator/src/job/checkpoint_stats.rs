@@ -66,12 +66,18 @@ impl CheckpointRecord {
     }
 
     fn of(&self, vertex: Option<u32>) -> impl Iterator<Item = &SubtaskAck> {
-        self.acks.iter().filter(move |((v, _), _)| vertex.is_none_or(|vertex| vertex == *v)).map(|(_, a)| a)
+        self.acks
+            .iter()
+            .filter(move |((v, _), _)| vertex.is_none_or(|vertex| vertex == *v))
+            .map(|(_, a)| a)
     }
 
     /// From the trigger to the end, or to the latest acknowledgement.
     pub(crate) fn duration_ms(&self) -> i64 {
-        self.end_ms.unwrap_or_else(|| self.latest_ack_ms()).saturating_sub(self.trigger_ms).max(0)
+        self.end_ms
+            .unwrap_or_else(|| self.latest_ack_ms())
+            .saturating_sub(self.trigger_ms)
+            .max(0)
     }
 }
 
@@ -132,11 +138,24 @@ impl CheckpointStats {
 
     /// A checkpoint that is remembered.
     pub(crate) fn get(&self, id: CheckpointId) -> Option<&CheckpointRecord> {
-        let kept = [&self.latest_completed, &self.latest_savepoint, &self.latest_failed];
-        self.history.iter().chain(kept.into_iter().flatten()).find(|record| record.id == id)
+        let kept = [
+            &self.latest_completed,
+            &self.latest_savepoint,
+            &self.latest_failed,
+        ];
+        self.history
+            .iter()
+            .chain(kept.into_iter().flatten())
+            .find(|record| record.id == id)
     }
 
-    pub(crate) fn triggered(&mut self, id: CheckpointId, kind: CheckpointKind, subtasks: u32, now_ms: i64) {
+    pub(crate) fn triggered(
+        &mut self,
+        id: CheckpointId,
+        kind: CheckpointKind,
+        subtasks: u32,
+        now_ms: i64,
+    ) {
         self.counts.total += 1;
         self.counts.in_progress += 1;
         self.history.push_front(CheckpointRecord {
@@ -158,7 +177,9 @@ impl CheckpointStats {
     fn forget_old(&mut self) {
         while self.history.len() > self.capacity {
             let ended = |record: &CheckpointRecord| record.status != CheckpointStatus::InProgress;
-            let Some(oldest) = self.history.iter().rposition(ended) else { return };
+            let Some(oldest) = self.history.iter().rposition(ended) else {
+                return;
+            };
             self.history.remove(oldest);
         }
     }
@@ -174,8 +195,14 @@ impl CheckpointStats {
         figures: CheckpointFigures,
         now_ms: i64,
     ) {
-        if let Some(record) = self.find(id).filter(|r| r.status == CheckpointStatus::InProgress) {
-            record.acks.entry(subtask).or_insert(SubtaskAck { at_ms: now_ms, figures });
+        if let Some(record) = self
+            .find(id)
+            .filter(|r| r.status == CheckpointStatus::InProgress)
+        {
+            record.acks.entry(subtask).or_insert(SubtaskAck {
+                at_ms: now_ms,
+                figures,
+            });
         }
     }
 
@@ -189,8 +216,14 @@ impl CheckpointStats {
         self.counts.completed += 1;
         let as_i64 = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         push(&mut self.summary.duration_ms, record.duration_ms());
-        push(&mut self.summary.state_bytes, as_i64(record.state_bytes(None)));
-        push(&mut self.summary.processed_bytes, as_i64(record.processed_bytes(None)));
+        push(
+            &mut self.summary.state_bytes,
+            as_i64(record.state_bytes(None)),
+        );
+        push(
+            &mut self.summary.processed_bytes,
+            as_i64(record.processed_bytes(None)),
+        );
         if record.kind.is_savepoint() {
             self.latest_savepoint = Some(record);
         } else {
@@ -215,7 +248,11 @@ impl CheckpointStats {
         if let Some(record) = self.find(id) {
             record.discarded = true;
         }
-        if let Some(record) = self.latest_completed.as_mut().filter(|record| record.id == id) {
+        if let Some(record) = self
+            .latest_completed
+            .as_mut()
+            .filter(|record| record.id == id)
+        {
             record.discarded = true;
         }
     }
@@ -248,7 +285,14 @@ mod tests {
         }
         let kept: Vec<_> = stats.history.iter().map(|record| record.id.0).collect();
         assert_eq!(kept, [5, 1]);
-        assert_eq!((stats.counts.total, stats.counts.completed, stats.counts.in_progress), (5, 4, 1));
+        assert_eq!(
+            (
+                stats.counts.total,
+                stats.counts.completed,
+                stats.counts.in_progress
+            ),
+            (5, 4, 1)
+        );
         assert_eq!(stats.latest_completed.as_ref().unwrap().id, CheckpointId(5));
     }
 }

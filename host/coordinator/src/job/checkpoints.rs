@@ -6,8 +6,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use tidemill_checkpoint::{
-    CheckpointCoordinator, CheckpointKind, CheckpointSettings, FormatError, Manifest, PublishPermit,
-    SubtaskState, manifest::ManifestHeader,
+    CheckpointCoordinator, CheckpointKind, CheckpointSettings, FormatError, Manifest,
+    PublishPermit, SubtaskState, manifest::ManifestHeader,
 };
 use tidemill_storage::{Location, StorageError};
 use tidemill_types::{
@@ -17,6 +17,7 @@ use tidemill_types::{
 use tokio::sync::oneshot;
 
 use super::{JobInfo, RestorePoint, checkpoint_stats::CheckpointStats};
+use crate::clock::unsigned_millis;
 
 /// The object whose existence makes a checkpoint complete.
 pub(crate) const METADATA: &str = "_metadata";
@@ -38,10 +39,9 @@ pub(crate) struct Checkpoints {
 
 impl Checkpoints {
     pub(crate) fn new(info: &JobInfo, location: Location, history: usize) -> Self {
-        let first = info
-            .restore
-            .as_ref()
-            .map_or(CheckpointId(1), |restore| restore.manifest.checkpoint.next());
+        let first = info.restore.as_ref().map_or(CheckpointId(1), |restore| {
+            restore.manifest.checkpoint.next()
+        });
         Self {
             coordinator: CheckpointCoordinator::new(settings(&info.config), [], first, 0),
             stats: CheckpointStats::new(history),
@@ -66,7 +66,11 @@ impl Checkpoints {
     }
 
     /// Answers whoever asked for a checkpoint.
-    pub(crate) fn answer(&mut self, checkpoint: CheckpointId, result: Result<CheckpointId, String>) {
+    pub(crate) fn answer(
+        &mut self,
+        checkpoint: CheckpointId,
+        result: Result<CheckpointId, String>,
+    ) {
         if let Some(waiter) = self.waiters.remove(&checkpoint)
             && waiter.send(result).is_err()
         {
@@ -82,14 +86,18 @@ pub(crate) fn folder(checkpoint: CheckpointId) -> String {
 
 /// What a job's settings say about checkpoints.
 pub(crate) fn settings(config: &Config) -> CheckpointSettings {
-    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let ms = unsigned_millis;
     CheckpointSettings {
-        interval_ms: config.get(&keys::CHECKPOINT_INTERVAL_OPTIONAL).map(|d| ms(d).max(1)),
+        interval_ms: config
+            .get(&keys::CHECKPOINT_INTERVAL_OPTIONAL)
+            .map(|d| ms(d).max(1)),
         timeout_ms: ms(config.get(&keys::CHECKPOINT_TIMEOUT)).max(1),
         min_pause_ms: ms(config.get(&keys::CHECKPOINT_MIN_PAUSE)),
         max_concurrent: config.get(&keys::CHECKPOINT_MAX_CONCURRENT).max(1),
         tolerable_failures: Some(config.get(&keys::CHECKPOINT_TOLERABLE_FAILURES)),
-        retained: u32::try_from(config.get(&keys::CHECKPOINT_RETAINED)).unwrap_or(u32::MAX).max(1),
+        retained: u32::try_from(config.get(&keys::CHECKPOINT_RETAINED))
+            .unwrap_or(u32::MAX)
+            .max(1),
     }
 }
 
@@ -120,7 +128,10 @@ pub(crate) async fn publish(
     let name = format!("{}/{METADATA}", folder(manifest.checkpoint));
     let bytes = Bytes::from(manifest.to_bytes());
     let base = location.uri_of(&folder(manifest.checkpoint));
-    let point = RestorePoint { manifest: Arc::new(manifest), base };
+    let point = RestorePoint {
+        manifest: Arc::new(manifest),
+        base,
+    };
     match location.put_if_absent(&name, bytes.clone()).await {
         Ok(()) => Ok(point),
         Err(error) => match location.get(&name).await {
@@ -155,7 +166,11 @@ pub(crate) async fn discard(location: Location, checkpoint: CheckpointId) {
 
 /// Whether the checkpoints of a job outlive it, by Flink's rules.
 pub(crate) fn retained(config: &Config, status: super::JobStatus) -> bool {
-    match config.get(&keys::CHECKPOINT_RETENTION).to_ascii_uppercase().as_str() {
+    match config
+        .get(&keys::CHECKPOINT_RETENTION)
+        .to_ascii_uppercase()
+        .as_str()
+    {
         "NO_EXTERNALIZED_CHECKPOINTS" => false,
         "DELETE_ON_CANCELLATION" => status == super::JobStatus::Failed,
         _ => status != super::JobStatus::Finished,
@@ -171,7 +186,10 @@ pub(crate) async fn read(
     path: &str,
     storage: &std::collections::BTreeMap<String, String>,
 ) -> Result<RestorePoint, String> {
-    let folder = path.trim_end_matches('/').strip_suffix(METADATA).unwrap_or(path);
+    let folder = path
+        .trim_end_matches('/')
+        .strip_suffix(METADATA)
+        .unwrap_or(path);
     let folder = single_slash_file(folder.trim_end_matches('/'));
     let location = Location::open(&folder, storage).map_err(|e| e.to_string())?;
     let bytes = location.get(METADATA).await.map_err(|error| match error {
@@ -183,7 +201,10 @@ pub(crate) async fn read(
     })?;
     let manifest = Manifest::from_bytes(&bytes)
         .map_err(|e| format!("{} cannot be restored from: {e}", location.uri_of(METADATA)))?;
-    Ok(RestorePoint { manifest: Arc::new(manifest), base: location.uri().to_owned() })
+    Ok(RestorePoint {
+        manifest: Arc::new(manifest),
+        base: location.uri().to_owned(),
+    })
 }
 
 /// Flink writes `file:/path`; so users paste it.

@@ -16,7 +16,10 @@ pub(super) type Target = (WorkerId, u64);
 /// # Errors
 ///
 /// [`RestoreError`] when the newest checkpoint does not fit the job (any more).
-pub(super) fn deployments(info: &JobInfo, state: &JobState) -> Result<BTreeMap<Target, Deploy>, RestoreError> {
+pub(super) fn deployments(
+    info: &JobInfo,
+    state: &JobState,
+) -> Result<BTreeMap<Target, Deploy>, RestoreError> {
     let tasks = state.machine.tasks();
     let mut restores = restores(info, state)?;
     let descriptor = descriptor(info, &tasks.parallelism, &tasks.max_parallelism);
@@ -35,23 +38,36 @@ pub(super) fn deployments(info: &JobInfo, state: &JobState) -> Result<BTreeMap<T
         .collect();
     let mut messages: BTreeMap<Target, Deploy> = BTreeMap::new();
     for (vertex, subtask, place) in placed() {
-        let restore = restores.remove(&(vertex, subtask)).map_or_else(Vec::new, |restore| {
-            serde_json::to_vec(&restore).expect("a restore is always expressible as JSON")
-        });
-        let message =
-            messages.entry((place.worker.clone(), place.session)).or_insert_with(|| Deploy {
+        let restore = restores
+            .remove(&(vertex, subtask))
+            .map_or_else(Vec::new, |restore| {
+                serde_json::to_vec(&restore).expect("a restore is always expressible as JSON")
+            });
+        let message = messages
+            .entry((place.worker.clone(), place.session))
+            .or_insert_with(|| Deploy {
                 job: Some(descriptor.clone()),
                 attempt: state.machine.attempt().0,
                 tasks: Vec::new(),
                 locations: locations.clone(),
             });
-        message.tasks.push(TaskDeployment { vertex, subtask, slot: place.slot, restore: restore.into() });
+        message.tasks.push(TaskDeployment {
+            vertex,
+            subtask,
+            slot: place.slot,
+            restore: restore.into(),
+        });
     }
     Ok(messages)
 }
 
-fn restores(info: &JobInfo, state: &JobState) -> Result<HashMap<(u32, u32), TaskRestore>, RestoreError> {
-    let Some(newest) = &state.checkpoints.newest else { return Ok(HashMap::new()) };
+fn restores(
+    info: &JobInfo,
+    state: &JobState,
+) -> Result<HashMap<(u32, u32), TaskRestore>, RestoreError> {
+    let Some(newest) = &state.checkpoints.newest else {
+        return Ok(HashMap::new());
+    };
     let tasks = state.machine.tasks();
     assign_restore(
         &newest.manifest,
@@ -74,7 +90,9 @@ fn descriptor(info: &JobInfo, parallelism: &[u32], max_parallelism: &[u32]) -> J
         args: info.args.clone(),
         config: info.config.iter().map(own).collect(),
         plan_config: info.plan_config.iter().map(|(k, v)| own((k, v))).collect(),
-        graph: serde_json::to_vec(&*info.graph).expect("a graph is always expressible as JSON").into(),
+        graph: serde_json::to_vec(&*info.graph)
+            .expect("a graph is always expressible as JSON")
+            .into(),
         submitted_at_ms: info.submitted_ms,
         parallelism: parallelism.to_vec(),
         max_parallelism: max_parallelism.to_vec(),

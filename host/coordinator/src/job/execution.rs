@@ -62,7 +62,11 @@ impl Execution {
 
     /// When it ended, or -1.
     pub(crate) fn end_ms(&self) -> i64 {
-        if self.status.is_terminal() { self.entered[self.status.index()] } else { -1 }
+        if self.status.is_terminal() {
+            self.entered[self.status.index()]
+        } else {
+            -1
+        }
     }
 
     /// From start to end or now; -1 before the start.
@@ -83,7 +87,12 @@ impl Execution {
             .filter(|(at, _)| *at != 0)
             .collect();
         steps.sort_by_key(|(at, status)| (*at, status.index()));
-        let ends: Vec<i64> = steps.iter().skip(1).map(|(at, _)| *at).chain([now_ms]).collect();
+        let ends: Vec<i64> = steps
+            .iter()
+            .skip(1)
+            .map(|(at, _)| *at)
+            .chain([now_ms])
+            .collect();
         steps
             .into_iter()
             .zip(ends)
@@ -112,9 +121,22 @@ impl ExecutionGraph {
         max_parallelism: Vec<u32>,
         now_ms: i64,
     ) -> Self {
-        assert_eq!(graph.vertices.len(), parallelism.len(), "every vertex has a parallelism");
-        assert_eq!(graph.vertices.len(), max_parallelism.len(), "every vertex has key groups");
-        let mut graph = Self { graph, parallelism, max_parallelism, tasks: Vec::new() };
+        assert_eq!(
+            graph.vertices.len(),
+            parallelism.len(),
+            "every vertex has a parallelism"
+        );
+        assert_eq!(
+            graph.vertices.len(),
+            max_parallelism.len(),
+            "every vertex has key groups"
+        );
+        let mut graph = Self {
+            graph,
+            parallelism,
+            max_parallelism,
+            tasks: Vec::new(),
+        };
         graph.reset(now_ms);
         graph
     }
@@ -145,7 +167,9 @@ impl ExecutionGraph {
 
     /// A subtask, to change it.
     pub(crate) fn task_mut(&mut self, vertex: u32, subtask: u32) -> Option<&mut Execution> {
-        self.tasks.get_mut(vertex as usize)?.get_mut(subtask as usize)
+        self.tasks
+            .get_mut(vertex as usize)?
+            .get_mut(subtask as usize)
     }
 
     /// Every subtask.
@@ -161,13 +185,18 @@ impl ExecutionGraph {
     /// Every subtask with its vertex and index.
     pub(crate) fn indexed(&self) -> impl Iterator<Item = (u32, u32, &Execution)> {
         (0u32..).zip(&self.tasks).flat_map(|(vertex, tasks)| {
-            (0u32..).zip(tasks).map(move |(subtask, task)| (vertex, subtask, task))
+            (0u32..)
+                .zip(tasks)
+                .map(move |(subtask, task)| (vertex, subtask, task))
         })
     }
 
     /// Puts subtask `i` of every vertex into slot `i`.
     pub(crate) fn place(&mut self, slots: &[Placement], now_ms: i64) {
-        assert!(slots.len() >= self.slots_needed() as usize, "an attempt gets all of its slots");
+        assert!(
+            slots.len() >= self.slots_needed() as usize,
+            "an attempt gets all of its slots"
+        );
         for tasks in &mut self.tasks {
             for (task, slot) in tasks.iter_mut().zip(slots) {
                 task.place = Some(slot.clone());
@@ -178,7 +207,11 @@ impl ExecutionGraph {
 
     /// Name of a subtask, for people.
     pub(crate) fn task_name(&self, vertex: u32, subtask: u32) -> String {
-        let name = self.graph.vertices.get(vertex as usize).map_or("?", |v| v.name.as_str());
+        let name = self
+            .graph
+            .vertices
+            .get(vertex as usize)
+            .map_or("?", |v| v.name.as_str());
         let parallelism = self.parallelism.get(vertex as usize).copied().unwrap_or(0);
         format!("{name} ({}/{parallelism})", subtask + 1)
     }

@@ -17,6 +17,8 @@ pub enum FailureKind {
     Checkpoint,
     /// The job's state could not be restored.
     Restore,
+    /// The coordinator is at fault.
+    Bug,
 }
 
 impl FailureKind {
@@ -29,6 +31,7 @@ impl FailureKind {
             Self::NoSlots => "NoResourceAvailable",
             Self::Checkpoint => "CheckpointFailed",
             Self::Restore => "RestoreFailed",
+            Self::Bug => "InternalError",
         }
     }
 }
@@ -47,12 +50,19 @@ pub(crate) struct Failure {
     /// The worker concerned, with its address.
     pub(crate) worker: Option<(WorkerId, String)>,
     /// What failed in its wake.
-    pub(crate) concurrent: Vec<Failure>,
+    pub(crate) concurrent: Vec<Self>,
 }
 
 impl Failure {
     pub(crate) fn new(kind: FailureKind, cause: impl Into<String>, at_ms: i64) -> Self {
-        Self { kind, cause: cause.into(), at_ms, task: None, worker: None, concurrent: Vec::new() }
+        Self {
+            kind,
+            cause: cause.into(),
+            at_ms,
+            task: None,
+            worker: None,
+            concurrent: Vec::new(),
+        }
     }
 
     /// In one line, with the task.
@@ -77,7 +87,11 @@ pub(crate) struct FailureHistory {
 
 impl FailureHistory {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), entries: VecDeque::new(), dropped: false }
+        Self {
+            capacity: capacity.max(1),
+            entries: VecDeque::new(),
+            dropped: false,
+        }
     }
 
     /// Adds a failure that ended an attempt.

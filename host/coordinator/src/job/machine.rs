@@ -133,9 +133,18 @@ impl Machine {
         &self.policy
     }
 
-    /// Whether every task of the attempt runs or has ended by itself.
+    /// Whether the job runs, and every task of the attempt runs or has ended by itself.
     pub(crate) const fn all_running(&self) -> bool {
-        self.all_running
+        self.all_running && matches!(self.status, JobStatus::Running)
+    }
+
+    /// The master is gone without having ended the job: nobody looks after it any more.
+    pub(crate) fn give_up(&mut self, now_ms: i64) {
+        if !self.status.is_terminal() {
+            let cause = "the coordinator has a bug and lost this job; its log says more";
+            self.cause = Some(Failure::new(FailureKind::Bug, cause, now_ms));
+            self.enter(JobStatus::Failed, now_ms);
+        }
     }
 
     /// Begins the first attempt.
@@ -165,7 +174,11 @@ impl Machine {
     /// The requested slots did not come in time.
     pub(crate) fn slots_missing(&mut self, cause: String, now_ms: i64) -> Vec<Action> {
         let mut actions = vec![Action::ReleaseSlots];
-        actions.extend(self.fail(Failure::new(FailureKind::NoSlots, cause, now_ms), false, now_ms));
+        actions.extend(self.fail(
+            Failure::new(FailureKind::NoSlots, cause, now_ms),
+            false,
+            now_ms,
+        ));
         actions
     }
 
@@ -189,7 +202,10 @@ impl Machine {
             TaskStatus::Failed => self.task_failed(report, now_ms),
             // Nobody asked it to stop: it takes the attempt with it.
             TaskStatus::Canceled if !stopping => {
-                let report = TaskReport { cause: "the worker stopped the task".into(), ..report };
+                let report = TaskReport {
+                    cause: "the worker stopped the task".into(),
+                    ..report
+                };
                 self.task_failed(report, now_ms)
             }
             _ if self.status == JobStatus::Running => self.progress(now_ms),
@@ -209,24 +225,48 @@ impl Machine {
     }
 
     /// A worker's session ended: all of its tasks are gone.
-    pub(crate) fn worker_lost(&mut self, worker: &WorkerId, session: u64, now_ms: i64) -> Vec<Action> {
+    pub(crate) fn worker_lost(
+        &mut self,
+        worker: &WorkerId,
+        session: u64,
+        now_ms: i64,
+    ) -> Vec<Action> {
         let mut address = None;
-        for task in self.tasks.all_mut().filter(|task| task.status.is_on_worker()) {
+        for task in self
+            .tasks
+            .all_mut()
+            .filter(|task| task.status.is_on_worker())
+        {
             if let Some(place) = task.place.as_ref().filter(|place| place.session == session) {
                 address = Some(place.data_address.clone());
                 let stopping = task.status == TaskStatus::Canceling;
-                task.enter(if stopping { TaskStatus::Canceled } else { TaskStatus::Failed }, now_ms);
+                task.enter(
+                    if stopping {
+                        TaskStatus::Canceled
+                    } else {
+                        TaskStatus::Failed
+                    },
+                    now_ms,
+                );
             }
         }
-        let Some(address) = address else { return Vec::new() };
-        let cause = format!("worker {worker} is lost: its connection ended or it was silent for too long");
+        let Some(address) = address else {
+            return Vec::new();
+        };
+        let cause =
+            format!("worker {worker} is lost: its connection ended or it was silent for too long");
         let mut failure = Failure::new(FailureKind::WorkerLost, cause, now_ms);
         failure.worker = Some((worker.clone(), address));
         self.fail(failure, false, now_ms)
     }
 
     /// Something that concerns the whole job failed.
-    pub(crate) fn fail(&mut self, failure: Failure, unrecoverable: bool, now_ms: i64) -> Vec<Action> {
+    pub(crate) fn fail(
+        &mut self,
+        failure: Failure,
+        unrecoverable: bool,
+        now_ms: i64,
+    ) -> Vec<Action> {
         match self.status {
             JobStatus::Created | JobStatus::Running => {}
             JobStatus::Restarting if unrecoverable => {
@@ -290,7 +330,11 @@ impl Machine {
         if self.status.is_terminal() || self.status == JobStatus::Running {
             return Vec::new();
         }
-        for task in self.tasks.all_mut().filter(|task| !task.status.is_terminal()) {
+        for task in self
+            .tasks
+            .all_mut()
+            .filter(|task| !task.status.is_terminal())
+        {
             task.enter(TaskStatus::Canceled, now_ms);
         }
         self.after_stop(now_ms)
@@ -299,7 +343,11 @@ impl Machine {
     fn stop_tasks(&mut self, now_ms: i64) -> Vec<Action> {
         let mut actions = vec![Action::WithdrawRequest, Action::StopCheckpoints];
         let mut running = false;
-        for task in self.tasks.all_mut().filter(|task| !task.status.is_terminal()) {
+        for task in self
+            .tasks
+            .all_mut()
+            .filter(|task| !task.status.is_terminal())
+        {
             if task.status.is_on_worker() {
                 task.enter(TaskStatus::Canceling, now_ms);
                 running = true;
@@ -321,7 +369,11 @@ impl Machine {
             self.all_running = true;
             actions.push(Action::AllRunning);
         }
-        if self.tasks.all().all(|task| task.status == TaskStatus::Finished) {
+        if self
+            .tasks
+            .all()
+            .all(|task| task.status == TaskStatus::Finished)
+        {
             actions.push(Action::StopCheckpoints);
             actions.extend(self.end(JobStatus::Finished, now_ms));
         }
@@ -348,7 +400,10 @@ impl Machine {
     }
 
     fn end(&mut self, status: JobStatus, now_ms: i64) -> Vec<Action> {
-        assert!(status.is_terminal() && !self.status.is_terminal(), "a job ends once");
+        assert!(
+            status.is_terminal() && !self.status.is_terminal(),
+            "a job ends once"
+        );
         self.enter(status, now_ms);
         vec![Action::ReleaseSlots, Action::End(status)]
     }

@@ -4,8 +4,9 @@
 //! metadata. It never waits for anything but the next event; whatever takes time runs beside it and
 //! reports back as an event.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, panic::AssertUnwindSafe, sync::Arc};
 
+use futures::FutureExt as _;
 use tidemill_checkpoint::{CheckpointKind, Decision, PublishPermit, SubtaskState};
 use tidemill_protocol::control::{
     CancelTasks, CheckpointAborted, CheckpointComplete, CheckpointFigures, TriggerCheckpoint,
@@ -66,6 +67,7 @@ impl JobMaster {
     ) {
         let changes = around.workers.changes();
         let tasks = around.tasks.clone();
+        let now_ms = around.clock.now_ms();
         let span = tracing::info_span!("job", id = %handle.info().id);
         let master = Self {
             handle,
@@ -79,7 +81,12 @@ impl JobMaster {
         };
         tasks.spawn(
             async move {
-                master.run().await;
+                let (handle, workers) = (master.handle.clone(), Arc::clone(&master.around.workers));
+                if AssertUnwindSafe(master.run()).catch_unwind().await.is_err() {
+                    tracing::error!("the job's master panicked: this is a bug; the job is failed");
+                    handle.with(|state| state.machine.give_up(now_ms));
+                    workers.release(handle.info().id);
+                }
                 ended();
             }
             .instrument(span),
@@ -115,7 +122,8 @@ impl JobMaster {
     /// The job has ended, and nothing of it is being stored any more.
     fn is_over(&self) -> bool {
         self.handle.with(|state| {
-            state.machine.status().is_terminal() && state.checkpoints.coordinator.publishing().is_none()
+            state.machine.status().is_terminal()
+                && state.checkpoints.coordinator.publishing().is_none()
         })
     }
 
@@ -130,10 +138,17 @@ impl JobMaster {
     }
 
     fn next_wakeup_ms(&self) -> i64 {
-        let checkpoint = self.handle.with(|state| state.checkpoints.coordinator.next_wakeup());
+        let checkpoint = self.handle.with(|state| {
+            let active = state.machine.all_running();
+            active
+                .then(|| state.checkpoints.coordinator.next_wakeup())
+                .flatten()
+        });
         let checkpoint = checkpoint.map(|at| i64::try_from(at).unwrap_or(i64::MAX));
         let slots = self.wanted.map(|(_, deadline)| deadline);
-        [checkpoint, slots, self.restart_at_ms, self.cancel_deadline_ms]
+        // The answer of the store wakes us up.
+        let restart = self.restart_at_ms.filter(|_| !self.is_publishing());
+        [checkpoint, slots, restart, self.cancel_deadline_ms]
             .into_iter()
             .flatten()
             .min()
@@ -150,7 +165,9 @@ impl JobMaster {
         if self.cancel_deadline_ms.is_some_and(|at| at <= now_ms) {
             self.cancel_deadline_ms = None;
             tracing::warn!("some tasks did not stop in time, their attempt is fenced off");
-            let actions = self.handle.with(|state| state.machine.cancel_overdue(now_ms));
+            let actions = self
+                .handle
+                .with(|state| state.machine.cancel_overdue(now_ms));
             self.act(actions);
         }
         if let Some((count, deadline_ms)) = self.wanted
@@ -158,12 +175,17 @@ impl JobMaster {
         {
             self.slots_missing(count, now_ms);
         }
-        let decisions = self.handle.with(|state| state.checkpoints.coordinator.tick(unsigned(now_ms)));
+        // Between two attempts nothing may be triggered: the tasks are stopping.
+        let decisions = self.handle.with(|state| match state.machine.all_running() {
+            true => state.checkpoints.coordinator.tick(unsigned(now_ms)),
+            false => Vec::new(),
+        });
         self.decide(decisions);
     }
 
     fn is_publishing(&self) -> bool {
-        self.handle.with(|state| state.checkpoints.coordinator.publishing().is_some())
+        self.handle
+            .with(|state| state.checkpoints.coordinator.publishing().is_some())
     }
 
     fn slots_missing(&mut self, count: u32, now_ms: i64) {
@@ -173,7 +195,9 @@ impl JobMaster {
             "the job needs {count} slots, and within slot.request.timeout there were not enough \
              ({free} of {total} are free): start more workers or lower the parallelism"
         );
-        let actions = self.handle.with(|state| state.machine.slots_missing(cause, now_ms));
+        let actions = self
+            .handle
+            .with(|state| state.machine.slots_missing(cause, now_ms));
         self.act(actions);
     }
 
@@ -183,7 +207,8 @@ impl JobMaster {
         for (worker, session) in self.targets(|_, status| status.is_on_worker()) {
             if !self.around.workers.is_current(&worker, session) {
                 tracing::warn!(%worker, "a worker of this job is lost");
-                let lost = |state: &mut JobState| state.machine.worker_lost(&worker, session, now_ms);
+                let lost =
+                    |state: &mut JobState| state.machine.worker_lost(&worker, session, now_ms);
                 let actions = self.handle.with(lost);
                 self.act(actions);
             }
@@ -192,11 +217,15 @@ impl JobMaster {
     }
 
     fn try_slots(&mut self) {
-        let Some((count, _)) = self.wanted else { return };
+        let Some((count, _)) = self.wanted else {
+            return;
+        };
         if let Some(slots) = self.around.workers.allocate(self.handle.info().id, count) {
             self.wanted = None;
             let now_ms = self.now_ms();
-            let actions = self.handle.with(|state| state.machine.slots_granted(&slots, now_ms));
+            let actions = self
+                .handle
+                .with(|state| state.machine.slots_granted(&slots, now_ms));
             self.act(actions);
         }
     }
@@ -204,14 +233,30 @@ impl JobMaster {
     fn handle_event(&mut self, event: JobEvent) {
         let now_ms = self.now_ms();
         match event {
-            JobEvent::Task { session, report, final_state } => self.on_report(session, report, final_state),
-            JobEvent::Ack { task, checkpoint, state, figures } => {
+            JobEvent::Task {
+                session,
+                report,
+                final_state,
+            } => self.on_report(session, report, final_state),
+            JobEvent::Ack {
+                task,
+                checkpoint,
+                state,
+                figures,
+            } => {
                 self.on_ack(task, checkpoint, *state, figures);
             }
-            JobEvent::Decline { task, checkpoint, reason } => {
+            JobEvent::Decline {
+                task,
+                checkpoint,
+                reason,
+            } => {
                 let decisions = self.handle.with(|state| {
                     let now = unsigned(now_ms);
-                    state.checkpoints.coordinator.decline(task, checkpoint, &reason, now)
+                    state
+                        .checkpoints
+                        .coordinator
+                        .decline(task, checkpoint, &reason, now)
                 });
                 self.decide(decisions);
             }
@@ -231,7 +276,10 @@ impl JobMaster {
         let (actions, decisions) = self.handle.with(|state| {
             let placed = |state: &JobState| {
                 let task = state.machine.tasks().task(report.vertex, report.subtask)?;
-                Some(task.place.as_ref()?.session == session && report.attempt == state.machine.attempt())
+                Some(
+                    task.place.as_ref()?.session == session
+                        && report.attempt == state.machine.attempt(),
+                )
             };
             if !placed(state).unwrap_or(false) {
                 return (Vec::new(), Vec::new());
@@ -244,7 +292,9 @@ impl JobMaster {
                 TaskStatus::Finished => {
                     let graph = &self.handle.info().graph;
                     let last = final_state.unwrap_or_else(|| {
-                        state.checkpoints.last_state(graph, report.vertex, report.subtask)
+                        state
+                            .checkpoints
+                            .last_state(graph, report.vertex, report.subtask)
                     });
                     state.checkpoints.coordinator.task_finished(id, &last)
                 }
@@ -269,8 +319,14 @@ impl JobMaster {
         let now_ms = self.now_ms();
         let decisions = self.handle.with(|state| {
             let subtask = (task.vertex, task.subtask.0);
-            state.checkpoints.stats.acknowledged(checkpoint, subtask, figures, now_ms);
-            state.checkpoints.coordinator.ack(task, checkpoint, state_of_task)
+            state
+                .checkpoints
+                .stats
+                .acknowledged(checkpoint, subtask, figures, now_ms);
+            state
+                .checkpoints
+                .coordinator
+                .ack(task, checkpoint, state_of_task)
         });
         self.decide(decisions);
     }
@@ -284,14 +340,19 @@ impl JobMaster {
         let decisions = self.handle.with(|state| match result {
             Ok(point) => {
                 let checkpoints = &mut state.checkpoints;
-                checkpoints.stats.completed(checkpoint, point.base.clone(), now_ms);
+                checkpoints
+                    .stats
+                    .completed(checkpoint, point.base.clone(), now_ms);
                 if !point.manifest.savepoint {
                     checkpoints.newest = Some(*point);
                 }
                 checkpoints.coordinator.stored(checkpoint, unsigned(now_ms))
             }
             Err(reason) => {
-                state.checkpoints.coordinator.store_failed(checkpoint, &reason, unsigned(now_ms))
+                state
+                    .checkpoints
+                    .coordinator
+                    .store_failed(checkpoint, &reason, unsigned(now_ms))
             }
         });
         self.decide(decisions);
@@ -300,7 +361,14 @@ impl JobMaster {
     fn on_request(&mut self, kind: CheckpointKind, reply: checkpoints::Waiter) {
         let now_ms = self.now_ms();
         let requested = self.handle.with(|state| {
-            match state.checkpoints.coordinator.request(kind, unsigned(now_ms)) {
+            if !state.machine.all_running() {
+                return Err((reply, "not all tasks of the job are running".to_owned()));
+            }
+            match state
+                .checkpoints
+                .coordinator
+                .request(kind, unsigned(now_ms))
+            {
                 Ok((checkpoint, decisions)) => {
                     state.checkpoints.waiters.insert(checkpoint, reply);
                     Ok(decisions)
@@ -323,7 +391,8 @@ impl JobMaster {
         for action in actions {
             match action {
                 Action::RequestSlots(count) => {
-                    let timeout = millis(self.handle.info().config.get(&keys::SLOT_REQUEST_TIMEOUT));
+                    let timeout =
+                        millis(self.handle.info().config.get(&keys::SLOT_REQUEST_TIMEOUT));
                     self.cancel_deadline_ms = None;
                     self.wanted = Some((count, self.now_ms().saturating_add(timeout)));
                     self.try_slots();
@@ -333,13 +402,18 @@ impl JobMaster {
                 Action::AllRunning => tracing::info!("all tasks run"),
                 Action::StopCheckpoints => {
                     let decisions = self.handle.with(|state| {
-                        state.checkpoints.coordinator.abort_all("the attempt is over")
+                        state
+                            .checkpoints
+                            .coordinator
+                            .abort_all("the attempt is over")
                     });
                     self.decide(decisions);
                 }
                 Action::CancelTasks => {
                     self.cancel_deadline_ms = Some(self.now_ms().saturating_add(CANCEL_TIMEOUT_MS));
-                    self.send_to_all(|job, attempt| Kind::CancelTasks(CancelTasks { job, attempt }));
+                    self.send_to_all(|job, attempt| {
+                        Kind::CancelTasks(CancelTasks { job, attempt })
+                    });
                 }
                 Action::ScheduleRestart(delay_ms) => {
                     tracing::info!(delay_ms, "job will be restarted");
@@ -390,13 +464,17 @@ impl JobMaster {
             Ok(messages) => {
                 for ((worker, session), message) in messages {
                     // A worker that is gone meanwhile is noticed as lost.
-                    self.around.workers.send(&worker, session, Kind::Deploy(message));
+                    self.around
+                        .workers
+                        .send(&worker, session, Kind::Deploy(message));
                 }
                 self.look_at_workers();
             }
             Err(error) => {
                 let failure = Failure::new(FailureKind::Restore, error.to_string(), now_ms);
-                let actions = self.handle.with(|state| state.machine.fail(failure, true, now_ms));
+                let actions = self
+                    .handle
+                    .with(|state| state.machine.fail(failure, true, now_ms));
                 self.act(actions);
             }
         }
@@ -410,9 +488,14 @@ impl JobMaster {
                 Decision::Publish(permit) => self.publish(permit),
                 Decision::NotifyComplete { checkpoint } => {
                     tracing::debug!(%checkpoint, "checkpoint complete");
-                    self.handle.with(|state| state.checkpoints.answer(checkpoint, Ok(checkpoint)));
+                    self.handle
+                        .with(|state| state.checkpoints.answer(checkpoint, Ok(checkpoint)));
                     self.send_to_all(|job, attempt| {
-                        Kind::CheckpointComplete(CheckpointComplete { job, attempt, checkpoint: checkpoint.0 })
+                        Kind::CheckpointComplete(CheckpointComplete {
+                            job,
+                            attempt,
+                            checkpoint: checkpoint.0,
+                        })
                     });
                 }
                 Decision::NotifyAborted { checkpoint, reason } => self.aborted(checkpoint, reason),
@@ -426,7 +509,9 @@ impl JobMaster {
                 Decision::FailJob { reason } => {
                     let now_ms = self.now_ms();
                     let failure = Failure::new(FailureKind::Checkpoint, reason, now_ms);
-                    let actions = self.handle.with(|state| state.machine.fail(failure, false, now_ms));
+                    let actions = self
+                        .handle
+                        .with(|state| state.machine.fail(failure, false, now_ms));
                     self.act(actions);
                 }
             }
@@ -438,9 +523,15 @@ impl JobMaster {
         let (location, attempt) = self.handle.with(|state| {
             let subtasks = state.machine.tasks().all().count();
             let subtasks = u32::try_from(subtasks).unwrap_or(u32::MAX);
-            state.checkpoints.stats.triggered(checkpoint, kind, subtasks, now_ms);
+            state
+                .checkpoints
+                .stats
+                .triggered(checkpoint, kind, subtasks, now_ms);
             let folder = checkpoints::folder(checkpoint);
-            (state.checkpoints.location.uri_of(&folder), state.machine.attempt())
+            (
+                state.checkpoints.location.uri_of(&folder),
+                state.machine.attempt(),
+            )
         });
         let (stop, drain) = match kind {
             CheckpointKind::Checkpoint => (false, false),
@@ -457,10 +548,18 @@ impl JobMaster {
             drain,
         };
         let graph = Arc::clone(&self.handle.info().graph);
-        let is_source =
-            move |vertex: u32| graph.vertices.get(vertex as usize).is_some_and(|v| v.source.is_some());
-        for (worker, session) in self.targets(|vertex, status| status.is_on_worker() && is_source(vertex)) {
-            self.around.workers.send(&worker, session, Kind::TriggerCheckpoint(message.clone()));
+        let is_source = move |vertex: u32| {
+            graph
+                .vertices
+                .get(vertex as usize)
+                .is_some_and(|v| v.source.is_some())
+        };
+        for (worker, session) in
+            self.targets(|vertex, status| status.is_on_worker() && is_source(vertex))
+        {
+            self.around
+                .workers
+                .send(&worker, session, Kind::TriggerCheckpoint(message.clone()));
         }
     }
 
@@ -469,8 +568,15 @@ impl JobMaster {
         let now_ms = self.now_ms();
         let (location, manifest) = self.handle.with(|state| {
             let tasks = state.machine.tasks();
-            let triggered = state.checkpoints.stats.get(checkpoint).map_or(now_ms, |r| r.trigger_ms);
-            let figures = (tasks.parallelism.as_slice(), tasks.max_parallelism.as_slice());
+            let triggered = state
+                .checkpoints
+                .stats
+                .get(checkpoint)
+                .map_or(now_ms, |r| r.trigger_ms);
+            let figures = (
+                tasks.parallelism.as_slice(),
+                tasks.max_parallelism.as_slice(),
+            );
             let manifest = checkpoints::manifest(self.handle.info(), figures, permit, triggered);
             (state.checkpoints.location.clone(), manifest)
         });
@@ -493,7 +599,11 @@ impl JobMaster {
             state.checkpoints.location.clone()
         });
         self.send_to_all(|job, attempt| {
-            Kind::CheckpointAborted(CheckpointAborted { job, attempt, checkpoint: checkpoint.0 })
+            Kind::CheckpointAborted(CheckpointAborted {
+                job,
+                attempt,
+                checkpoint: checkpoint.0,
+            })
         });
         self.run_beside(checkpoints::discard(location, checkpoint));
     }
@@ -504,7 +614,12 @@ impl JobMaster {
 
     fn task_id(&self, vertex: u32, subtask: u32) -> TaskId {
         let attempt = self.handle.with(|state| state.machine.attempt());
-        TaskId { job: self.handle.info().id, attempt, vertex, subtask: SubtaskIndex(subtask) }
+        TaskId {
+            job: self.handle.info().id,
+            attempt,
+            vertex,
+            subtask: SubtaskIndex(subtask),
+        }
     }
 
     /// The sessions that have tasks for which `pick` holds.
@@ -524,7 +639,9 @@ impl JobMaster {
         let job = self.handle.info().id.to_string();
         let attempt = self.handle.with(|state| state.machine.attempt().0);
         for (worker, session) in self.targets(|_, _| true) {
-            self.around.workers.send(&worker, session, message(job.clone(), attempt));
+            self.around
+                .workers
+                .send(&worker, session, message(job.clone(), attempt));
         }
     }
 
@@ -533,7 +650,9 @@ impl JobMaster {
         let info = self.handle.info();
         let status = self.handle.status();
         if status == JobStatus::Failed
-            && let Some(cause) = self.handle.with(|state| state.machine.cause().map(Failure::summary))
+            && let Some(cause) = self
+                .handle
+                .with(|state| state.machine.cause().map(Failure::summary))
         {
             tracing::error!(cause, "job failed");
         }
@@ -541,7 +660,10 @@ impl JobMaster {
             return;
         }
         let (location, written) = self.handle.with(|state| {
-            (state.checkpoints.location.clone(), state.checkpoints.stats.counts.total > 0)
+            (
+                state.checkpoints.location.clone(),
+                state.checkpoints.stats.counts.total > 0,
+            )
         });
         if !written {
             return;
@@ -556,7 +678,8 @@ impl JobMaster {
         for folder in folders {
             if let Some(number) = folder.strip_prefix("chk-").and_then(|n| n.parse().ok()) {
                 checkpoints::discard(location.clone(), CheckpointId(number)).await;
-                self.handle.with(|state| state.checkpoints.stats.discarded(CheckpointId(number)));
+                self.handle
+                    .with(|state| state.checkpoints.stats.discarded(CheckpointId(number)));
             }
         }
     }

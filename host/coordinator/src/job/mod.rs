@@ -34,8 +34,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use checkpoints::Checkpoints;
 pub(crate) use execution::Placement;
-pub(crate) use machine::{Machine, TaskReport};
 pub use failure::FailureKind;
+pub(crate) use machine::{Machine, TaskReport};
 pub use status::{JobStatus, TaskStatus};
 
 /// Events that may wait for a job master. It never blocks, so they hardly ever do.
@@ -131,7 +131,16 @@ pub(crate) struct JobHandle {
 impl JobHandle {
     pub(crate) fn new(info: JobInfo, state: JobState) -> (Self, mpsc::Receiver<JobEvent>) {
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
-        (Self { job: Arc::new(Job { info, state: Mutex::new(state) }), events }, inbox)
+        (
+            Self {
+                job: Arc::new(Job {
+                    info,
+                    state: Mutex::new(state),
+                }),
+                events,
+            },
+            inbox,
+        )
     }
 
     /// What never changes.
@@ -151,7 +160,9 @@ impl JobHandle {
 
     /// Whether an attempt is over for good.
     pub(crate) fn is_stale(&self, attempt: Attempt) -> bool {
-        self.with(|state| state.machine.status().is_terminal() || attempt != state.machine.attempt())
+        self.with(|state| {
+            state.machine.status().is_terminal() || attempt != state.machine.attempt()
+        })
     }
 
     /// Tells the master something. Nothing happens if the job is over.
@@ -165,7 +176,10 @@ impl JobHandle {
     pub(crate) fn report_metrics(&self, task: TaskId, metrics: BTreeMap<String, f64>) {
         self.with(|state| {
             if state.machine.attempt() == task.attempt
-                && let Some(execution) = state.machine.tasks_mut().task_mut(task.vertex, task.subtask.0)
+                && let Some(execution) = state
+                    .machine
+                    .tasks_mut()
+                    .task_mut(task.vertex, task.subtask.0)
             {
                 execution.metrics = metrics;
             }

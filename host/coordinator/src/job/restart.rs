@@ -62,11 +62,13 @@ impl RestartStrategy {
     /// checkpoints, none for others.
     pub(crate) fn from_config(config: &Config) -> Self {
         let checkpointing = config.get(&keys::CHECKPOINT_INTERVAL_OPTIONAL).is_some();
-        let kind = config.get(&keys::RESTART_STRATEGY).unwrap_or(if checkpointing {
-            RestartStrategyKind::ExponentialDelay
-        } else {
-            RestartStrategyKind::None
-        });
+        let kind = config
+            .get(&keys::RESTART_STRATEGY)
+            .unwrap_or(if checkpointing {
+                RestartStrategyKind::ExponentialDelay
+            } else {
+                RestartStrategyKind::None
+            });
         match kind {
             RestartStrategyKind::None => Self::None,
             RestartStrategyKind::FixedDelay => Self::FixedDelay {
@@ -91,19 +93,37 @@ impl RestartStrategy {
 
     /// In words, for the job's configuration page.
     pub(crate) fn describe(&self) -> String {
-        let text = |ms: i64| format!("{:?}", Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        let text = |ms: i64| {
+            format!(
+                "{:?}",
+                Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+            )
+        };
         match self {
             Self::None => "Restart deactivated.".to_owned(),
             Self::FixedDelay { attempts, delay_ms } => {
-                let attempts = attempts.map_or_else(|| "without end".into(), |n| format!("{n} times"));
-                format!("Restart with fixed delay ({}), {attempts}.", text(*delay_ms))
+                let attempts =
+                    attempts.map_or_else(|| "without end".into(), |n| format!("{n} times"));
+                format!(
+                    "Restart with fixed delay ({}), {attempts}.",
+                    text(*delay_ms)
+                )
             }
-            Self::ExponentialDelay { initial_ms, max_ms, multiplier, .. } => format!(
+            Self::ExponentialDelay {
+                initial_ms,
+                max_ms,
+                multiplier,
+                ..
+            } => format!(
                 "Restart with exponential delay: starting at {}, increasing by {multiplier}, at most {}.",
                 text(*initial_ms),
                 text(*max_ms)
             ),
-            Self::FailureRate { max_failures, interval_ms, delay_ms } => format!(
+            Self::FailureRate {
+                max_failures,
+                interval_ms,
+                delay_ms,
+            } => format!(
                 "Restart with delay of {}, at most {max_failures} failures in {}.",
                 text(*delay_ms),
                 text(*interval_ms)
@@ -156,9 +176,11 @@ impl RestartPolicy {
                 _ => RestartDecision::After(delay_ms),
             },
             RestartStrategy::ExponentialDelay { .. } => self.exponential(now_ms),
-            RestartStrategy::FailureRate { max_failures, interval_ms, delay_ms } => {
-                self.failure_rate(now_ms, max_failures, interval_ms, delay_ms)
-            }
+            RestartStrategy::FailureRate {
+                max_failures,
+                interval_ms,
+                delay_ms,
+            } => self.failure_rate(now_ms, max_failures, interval_ms, delay_ms),
         };
         if matches!(decision, RestartDecision::After(_)) {
             self.restarts = self.restarts.saturating_add(1);
@@ -167,14 +189,20 @@ impl RestartPolicy {
     }
 
     fn exponential(&mut self, now_ms: i64) -> RestartDecision {
-        let RestartStrategy::ExponentialDelay { initial_ms, max_ms, multiplier, reset_ms, jitter, attempts } =
-            self.strategy
+        let RestartStrategy::ExponentialDelay {
+            initial_ms,
+            max_ms,
+            multiplier,
+            reset_ms,
+            jitter,
+            attempts,
+        } = self.strategy
         else {
             return RestartDecision::After(0);
         };
-        let quiet = self
-            .last_failure_ms
-            .is_none_or(|last| now_ms.saturating_sub(last) >= reset_ms.saturating_add(self.backoff_ms));
+        let quiet = self.last_failure_ms.is_none_or(|last| {
+            now_ms.saturating_sub(last) >= reset_ms.saturating_add(self.backoff_ms)
+        });
         self.last_failure_ms = Some(now_ms);
         if quiet {
             self.backoff_ms = initial_ms;
@@ -193,8 +221,15 @@ impl RestartPolicy {
         RestartDecision::After(scale(self.backoff_ms, 1.0 + spread).min(max_ms))
     }
 
-    fn failure_rate(&mut self, now_ms: i64, max: u32, interval_ms: i64, delay_ms: i64) -> RestartDecision {
-        self.recent.retain(|at| now_ms.saturating_sub(*at) < interval_ms);
+    fn failure_rate(
+        &mut self,
+        now_ms: i64,
+        max: u32,
+        interval_ms: i64,
+        delay_ms: i64,
+    ) -> RestartDecision {
+        self.recent
+            .retain(|at| now_ms.saturating_sub(*at) < interval_ms);
         if self.recent.len() >= max as usize {
             return RestartDecision::GiveUp(format!(
                 "more than {max} failures within {} s, the limit of the failure-rate strategy",
@@ -237,7 +272,10 @@ mod tests {
 
     #[test]
     fn without_settings_only_jobs_with_checkpoints_restart() {
-        assert!(matches!(policy(&[]).on_failure(0), RestartDecision::GiveUp(_)));
+        assert!(matches!(
+            policy(&[]).on_failure(0),
+            RestartDecision::GiveUp(_)
+        ));
         let mut with = policy(&[("execution.checkpointing.interval", "1 s")]);
         assert!(matches!(with.on_failure(0), RestartDecision::After(_)));
     }
@@ -268,19 +306,30 @@ mod tests {
             ("restart-strategy.type", "exponential-delay"),
             ("restart-strategy.exponential-delay.initial-backoff", "1 s"),
             ("restart-strategy.exponential-delay.max-backoff", "5 s"),
-            ("restart-strategy.exponential-delay.backoff-multiplier", "2.0"),
+            (
+                "restart-strategy.exponential-delay.backoff-multiplier",
+                "2.0",
+            ),
             ("restart-strategy.exponential-delay.jitter-factor", "0"),
-            ("restart-strategy.exponential-delay.reset-backoff-threshold", "1 h"),
+            (
+                "restart-strategy.exponential-delay.reset-backoff-threshold",
+                "1 h",
+            ),
         ]);
         let delays: Vec<_> = (0..4).map(|i| policy.on_failure(i * 1000)).collect();
         assert_eq!(delays, [1000, 2000, 4000, 5000].map(RestartDecision::After));
-        assert_eq!(policy.on_failure(2 * 3_600_000), RestartDecision::After(1000));
+        assert_eq!(
+            policy.on_failure(2 * 3_600_000),
+            RestartDecision::After(1000)
+        );
     }
 
     #[test]
     fn jitter_stays_within_its_share() {
         let mut policy = policy(&[("execution.checkpointing.interval", "1 s")]);
-        let RestartDecision::After(delay) = policy.on_failure(0) else { panic!("gave up") };
+        let RestartDecision::After(delay) = policy.on_failure(0) else {
+            panic!("gave up")
+        };
         assert!((900..=1100).contains(&delay), "{delay}");
     }
 
@@ -288,8 +337,14 @@ mod tests {
     fn failure_rate_counts_only_recent_failures() {
         let mut policy = policy(&[
             ("restart-strategy.type", "failure-rate"),
-            ("restart-strategy.failure-rate.max-failures-per-interval", "2"),
-            ("restart-strategy.failure-rate.failure-rate-interval", "10 s"),
+            (
+                "restart-strategy.failure-rate.max-failures-per-interval",
+                "2",
+            ),
+            (
+                "restart-strategy.failure-rate.failure-rate-interval",
+                "10 s",
+            ),
             ("restart-strategy.failure-rate.delay", "0 s"),
         ]);
         assert_eq!(policy.on_failure(0), RestartDecision::After(0));

@@ -127,7 +127,10 @@ impl TaskStatus {
     /// Whether a worker has (or is about to have) the task.
     #[must_use]
     pub const fn is_on_worker(self) -> bool {
-        matches!(self, Self::Deploying | Self::Initializing | Self::Running | Self::Canceling)
+        matches!(
+            self,
+            Self::Deploying | Self::Initializing | Self::Running | Self::Canceling
+        )
     }
 
     /// Position in [`TaskStatus::ALL`].
@@ -136,23 +139,32 @@ impl TaskStatus {
     }
 
     /// The state of a vertex with these subtasks, by Flink's rule: the most urgent one wins.
-    pub(crate) fn aggregate(tasks: impl Iterator<Item = Self> + Clone) -> Self {
-        let any = |status: Self| tasks.clone().any(|task| task == status);
-        let urgent = [Self::Failed, Self::Canceling, Self::Canceled, Self::Initializing];
+    pub(crate) fn aggregate(tasks: impl Iterator<Item = Self>) -> Self {
+        let tasks: Vec<Self> = tasks.collect();
+        let any = |status: Self| tasks.contains(&status);
+        let urgent = [
+            Self::Failed,
+            Self::Canceling,
+            Self::Canceled,
+            Self::Initializing,
+        ];
         if let Some(status) = urgent.into_iter().find(|status| any(*status)) {
             return status;
         }
         if any(Self::Running) {
             return Self::Running;
         }
-        if tasks.clone().all(|task| task == Self::Finished) {
+        if tasks.iter().all(|task| *task == Self::Finished) {
             return Self::Finished;
         }
         if any(Self::Finished) {
             return Self::Running;
         }
         let waiting = [Self::Deploying, Self::Scheduled];
-        waiting.into_iter().find(|status| any(*status)).unwrap_or(Self::Created)
+        waiting
+            .into_iter()
+            .find(|status| any(*status))
+            .unwrap_or(Self::Created)
     }
 }
 
@@ -173,9 +185,21 @@ mod tests {
     #[test]
     fn a_vertex_is_as_its_most_urgent_subtask() {
         let of = |tasks: &[TaskStatus]| TaskStatus::aggregate(tasks.iter().copied());
-        assert_eq!(of(&[TaskStatus::Running, TaskStatus::Failed]), TaskStatus::Failed);
-        assert_eq!(of(&[TaskStatus::Running, TaskStatus::Finished]), TaskStatus::Running);
-        assert_eq!(of(&[TaskStatus::Finished, TaskStatus::Finished]), TaskStatus::Finished);
-        assert_eq!(of(&[TaskStatus::Created, TaskStatus::Scheduled]), TaskStatus::Scheduled);
+        assert_eq!(
+            of(&[TaskStatus::Running, TaskStatus::Failed]),
+            TaskStatus::Failed
+        );
+        assert_eq!(
+            of(&[TaskStatus::Running, TaskStatus::Finished]),
+            TaskStatus::Running
+        );
+        assert_eq!(
+            of(&[TaskStatus::Finished, TaskStatus::Finished]),
+            TaskStatus::Finished
+        );
+        assert_eq!(
+            of(&[TaskStatus::Created, TaskStatus::Scheduled]),
+            TaskStatus::Scheduled
+        );
     }
 }

@@ -108,11 +108,24 @@ pub(crate) async fn plan(
         preflight,
     };
     let graph = cluster.planner.plan(module, request).await?;
-    graph.validate().map_err(|e| SubmitError::Invalid(e.to_string()))?;
+    graph
+        .validate()
+        .map_err(|e| SubmitError::Invalid(e.to_string()))?;
     let config = effective_config(&cluster.config, &graph, &asked)?;
     let (parallelism, max_parallelism) = parallelism_of(&graph, &config)?;
-    let name = config.get(&keys::PIPELINE_NAME).unwrap_or_else(|| graph.name.clone());
-    Ok(Planned { id, name, graph, parallelism, max_parallelism, plan_config, config, submitted_ms })
+    let name = config
+        .get(&keys::PIPELINE_NAME)
+        .unwrap_or_else(|| graph.name.clone());
+    Ok(Planned {
+        id,
+        name,
+        graph,
+        parallelism,
+        max_parallelism,
+        plan_config,
+        config,
+        submitted_ms,
+    })
 }
 
 /// Plans a job and makes everything ready to start it.
@@ -122,7 +135,10 @@ pub(crate) async fn prepare(
     module: &Module,
     submission: &Submission,
 ) -> Result<Prepared, SubmitError> {
-    if let Some(id) = submission.job.filter(|id| cluster.job_of_any_tenant(*id).is_some()) {
+    if let Some(id) = submission
+        .job
+        .filter(|id| cluster.job_of_any_tenant(*id).is_some())
+    {
         return Err(SubmitError::Exists(id));
     }
     let lease = cluster.modules.lease(module).await?;
@@ -147,16 +163,27 @@ pub(crate) async fn prepare(
         restore,
         allow_non_restored: submission.allow_non_restored,
     };
-    let policy = RestartPolicy::new(RestartStrategy::from_config(&info.config), info.id.as_u128());
-    let tasks =
-        ExecutionGraph::new(Arc::clone(&info.graph), planned.parallelism, planned.max_parallelism, now_ms);
+    let policy = RestartPolicy::new(
+        RestartStrategy::from_config(&info.config),
+        info.id.as_u128(),
+    );
+    let tasks = ExecutionGraph::new(
+        Arc::clone(&info.graph),
+        planned.parallelism,
+        planned.max_parallelism,
+        now_ms,
+    );
     let failures_max = cluster.config.get(&keys::WEB_EXCEPTION_HISTORY_SIZE);
     let history = cluster.config.get(&keys::WEB_CHECKPOINTS_HISTORY);
     let state = JobState {
         machine: Machine::new(tasks, policy, failures_max, info.submitted_ms, now_ms),
         checkpoints: Checkpoints::new(&info, location, history),
     };
-    Ok(Prepared { info, state, module: lease })
+    Ok(Prepared {
+        info,
+        state,
+        module: lease,
+    })
 }
 
 fn check_args(args: &[String]) -> Result<(), SubmitError> {
@@ -178,7 +205,9 @@ fn asked_config(submission: &Submission) -> Result<Config, SubmitError> {
     }
     if let Some(parallelism) = submission.parallelism {
         if parallelism == 0 {
-            return Err(SubmitError::Invalid("the parallelism must be at least 1".into()));
+            return Err(SubmitError::Invalid(
+                "the parallelism must be at least 1".into(),
+            ));
         }
         asked.set_for_job(keys::PARALLELISM.name, &parallelism.to_string())?;
     }
@@ -194,11 +223,18 @@ fn plan_config(cluster: &Config, asked: &Config) -> BTreeMap<String, String> {
 }
 
 /// The cluster's settings, overlaid with the job's own, overlaid with the user's.
-fn effective_config(cluster: &Config, graph: &JobGraph, asked: &Config) -> Result<Config, SubmitError> {
+fn effective_config(
+    cluster: &Config,
+    graph: &JobGraph,
+    asked: &Config,
+) -> Result<Config, SubmitError> {
     let mut own = Config::default();
     for (key, value) in &graph.config {
         own.set_for_job(key, value).map_err(|e| {
-            SubmitError::Invalid(format!("the job \"{}\" sets a wrong configuration: {e}", graph.name))
+            SubmitError::Invalid(format!(
+                "the job \"{}\" sets a wrong configuration: {e}",
+                graph.name
+            ))
         })?;
     }
     Ok(cluster.overlaid_with(&own).overlaid_with(asked))
@@ -228,13 +264,20 @@ fn parallelism_of(graph: &JobGraph, config: &Config) -> Result<(Vec<u32>, Vec<u3
             "the job has {tasks} subtasks; at most {TASKS_MAX} are possible"
         )));
     }
-    for edge in graph.edges.iter().filter(|edge| edge.strategy == ShipStrategy::Forward) {
+    for edge in graph
+        .edges
+        .iter()
+        .filter(|edge| edge.strategy == ShipStrategy::Forward)
+    {
         let (from, to) = (edge.from as usize, edge.to as usize);
         if parallelism[from] != parallelism[to] {
             return Err(SubmitError::Invalid(format!(
                 "\"{}\" forwards to \"{}\", but has parallelism {} and the other {}: rebalance, or give \
                  both the same",
-                graph.vertices[from].name, graph.vertices[to].name, parallelism[from], parallelism[to]
+                graph.vertices[from].name,
+                graph.vertices[to].name,
+                parallelism[from],
+                parallelism[to]
             )));
         }
     }
@@ -242,17 +285,26 @@ fn parallelism_of(graph: &JobGraph, config: &Config) -> Result<(Vec<u32>, Vec<u3
 }
 
 /// Where the job's checkpoints go; checked now if there will be any.
-async fn checkpoint_location(cluster: &Cluster, planned: &Planned) -> Result<Location, SubmitError> {
+async fn checkpoint_location(
+    cluster: &Cluster,
+    planned: &Planned,
+) -> Result<Location, SubmitError> {
     let directory = match planned.config.get(&keys::CHECKPOINTS_DIR) {
         dir if dir.is_empty() => cluster.storage.join("checkpoints").display().to_string(),
         dir => dir,
     };
     let refused = |e: tidemill_storage::StorageError| {
-        SubmitError::Invalid(format!("checkpoints cannot be written (execution.checkpointing.dir): {e}"))
+        SubmitError::Invalid(format!(
+            "checkpoints cannot be written (execution.checkpointing.dir): {e}"
+        ))
     };
     let root = Location::open(&directory, &storage_settings(&planned.config)).map_err(refused)?;
     let location = root.join(&planned.id.to_string()).map_err(refused)?;
-    if planned.config.get(&keys::CHECKPOINT_INTERVAL_OPTIONAL).is_some() {
+    if planned
+        .config
+        .get(&keys::CHECKPOINT_INTERVAL_OPTIONAL)
+        .is_some()
+    {
         location.check_writable().await.map_err(refused)?;
     }
     Ok(location)
@@ -265,7 +317,9 @@ async fn restore_point(
     submission: &Submission,
 ) -> Result<RestorePoint, SubmitError> {
     let storage = storage_settings(&cluster.config);
-    let point = checkpoints::read(path, &storage).await.map_err(SubmitError::Invalid)?;
+    let point = checkpoints::read(path, &storage)
+        .await
+        .map_err(SubmitError::Invalid)?;
     let assigned: Result<HashMap<_, _>, _> = assign_restore(
         &point.manifest,
         &point.base,
@@ -274,11 +328,15 @@ async fn restore_point(
         &planned.max_parallelism,
         submission.allow_non_restored,
     );
-    assigned.map_err(|e| SubmitError::Invalid(format!("the job cannot start from \"{path}\": {e}")))?;
+    assigned
+        .map_err(|e| SubmitError::Invalid(format!("the job cannot start from \"{path}\": {e}")))?;
     Ok(point)
 }
 
 /// What object stores want of the configuration.
 fn storage_settings(config: &Config) -> BTreeMap<String, String> {
-    config.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    config
+        .iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }

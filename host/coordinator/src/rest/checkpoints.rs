@@ -75,7 +75,11 @@ fn record_json(record: &CheckpointRecord) -> Value {
     let mut json = figures_json(record, None, record.subtasks);
     json["className"] = json!(class);
     json["is_savepoint"] = json!(savepoint);
-    json["savepointFormat"] = if savepoint { json!("CANONICAL") } else { Value::Null };
+    json["savepointFormat"] = if savepoint {
+        json!("CANONICAL")
+    } else {
+        Value::Null
+    };
     json["trigger_timestamp"] = json!(record.trigger_ms);
     json["checkpoint_type"] = json!(type_name(record.kind));
     json["tasks"] = json!({});
@@ -117,7 +121,10 @@ fn figures_json(record: &CheckpointRecord, vertex: Option<u32>, subtasks: u32) -
     })
 }
 
-fn acks_of(record: &CheckpointRecord, vertex: Option<u32>) -> impl Iterator<Item = (u32, &SubtaskAck)> {
+fn acks_of(
+    record: &CheckpointRecord,
+    vertex: Option<u32>,
+) -> impl Iterator<Item = (u32, &SubtaskAck)> {
     record
         .acks
         .iter()
@@ -131,10 +138,12 @@ pub(super) async fn config(cluster: Shared, tenant: Tenant, Path(id): Path<Strin
 }
 
 fn config_json(config: &Config) -> Value {
-    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let ms = crate::clock::unsigned_millis;
     let retention = config.get(&keys::CHECKPOINT_RETENTION).to_ascii_uppercase();
     // As in Flink, a job without checkpoints has the largest interval.
-    let interval = config.get(&keys::CHECKPOINT_INTERVAL_OPTIONAL).map_or(i64::MAX as u64, ms);
+    let interval = config
+        .get(&keys::CHECKPOINT_INTERVAL_OPTIONAL)
+        .map_or(i64::MAX as u64, ms);
     json!({
         "mode": config.get(&keys::CHECKPOINT_MODE).to_ascii_lowercase(),
         "interval": interval,
@@ -164,8 +173,18 @@ fn read<T>(
     f: impl FnOnce(&JobState, &CheckpointRecord) -> T,
 ) -> Result<T, ApiError> {
     let id: u64 = request::number("checkpointid", id)?;
-    let found = job.with(|state| state.checkpoints.stats.get(CheckpointId(id)).map(|record| f(state, record)));
-    found.ok_or_else(|| ApiError::not_found(format!("Could not find checkpointing statistics for checkpoint {id}.")))
+    let found = job.with(|state| {
+        state
+            .checkpoints
+            .stats
+            .get(CheckpointId(id))
+            .map(|record| f(state, record))
+    });
+    found.ok_or_else(|| {
+        ApiError::not_found(format!(
+            "Could not find checkpointing statistics for checkpoint {id}."
+        ))
+    })
 }
 
 pub(super) async fn details(
@@ -180,7 +199,10 @@ pub(super) async fn details(
             .zip(&job.info().graph.vertices)
             .map(|(position, vertex)| {
                 let subtasks = state.machine.tasks().parallelism[position as usize];
-                (vertex.id().to_string(), figures_json(record, Some(position), subtasks))
+                (
+                    vertex.id().to_string(),
+                    figures_json(record, Some(position), subtasks),
+                )
             })
             .collect();
         json["tasks"] = json!(tasks);
@@ -200,7 +222,9 @@ pub(super) async fn subtasks(
         let count = state.machine.tasks().parallelism[vertex as usize];
         let mut json = figures_json(record, Some(vertex), count);
         json["summary"] = summary(record, vertex);
-        json["subtasks"] = (0..count).map(|subtask| subtask_json(record, vertex, subtask)).collect();
+        json["subtasks"] = (0..count)
+            .map(|subtask| subtask_json(record, vertex, subtask))
+            .collect();
         json
     })?;
     ok(&body)

@@ -11,6 +11,7 @@ use super::{
     reply::{Reply, ok},
     request::{Shared, Tenant},
 };
+use crate::clock::unsigned_millis;
 
 /// The release of Flink whose API this is; clients compare it.
 const FLINK_VERSION: &str = "2.1.0";
@@ -30,7 +31,14 @@ pub(super) async fn overview(cluster: Shared, tenant: Tenant) -> Reply {
     let (total, free) = cluster.workers.slots();
     let counts = cluster.counts(&tenant.0);
     let count = |states: &[&str]| states.iter().filter_map(|s| counts.get(s)).sum::<usize>();
-    let running = ["INITIALIZING", "CREATED", "RUNNING", "FAILING", "CANCELLING", "RESTARTING"];
+    let running = [
+        "INITIALIZING",
+        "CREATED",
+        "RUNNING",
+        "FAILING",
+        "CANCELLING",
+        "RESTARTING",
+    ];
     ok(&json!({
         "taskmanagers": cluster.workers.len(),
         "taskmanagers-blocked": 0,
@@ -50,7 +58,7 @@ pub(super) async fn overview(cluster: Shared, tenant: Tenant) -> Reply {
 pub(super) async fn dashboard_config(cluster: Shared) -> Reply {
     let config = &cluster.config;
     ok(&json!({
-        "refresh-interval": config.get(&keys::WEB_REFRESH_INTERVAL).as_millis() as u64,
+        "refresh-interval": unsigned_millis(config.get(&keys::WEB_REFRESH_INTERVAL)),
         "timezone-name": "Coordinated Universal Time",
         "timezone-offset": 0,
         "flink-version": FLINK_VERSION,
@@ -77,7 +85,11 @@ pub(super) async fn config(cluster: Shared) -> Reply {
 
 /// Settings as a list of keys and values, without secrets.
 pub(super) fn entries(config: &Config) -> Value {
-    let secret = |key: &str| SECRET_WORDS.iter().any(|word| key.to_ascii_lowercase().contains(word));
+    let secret = |key: &str| {
+        SECRET_WORDS
+            .iter()
+            .any(|word| key.to_ascii_lowercase().contains(word))
+    };
     config
         .iter()
         .map(|(key, value)| json!({ "key": key, "value": if secret(key) { "******" } else { value } }))

@@ -18,7 +18,10 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self {
+            status,
+            message: message.into(),
+        }
     }
 
     /// The request cannot be understood or carried out as it is.
@@ -43,7 +46,11 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if self.status.is_server_error() {
-            tracing::warn!(status = self.status.as_u16(), error = self.message, "request failed");
+            tracing::warn!(
+                status = self.status.as_u16(),
+                error = self.message,
+                "request failed"
+            );
         }
         reply::with_status(self.status, &json!({ "errors": [self.message] }))
     }
@@ -76,5 +83,9 @@ impl From<SubmitError> for ApiError {
 }
 
 const fn plan_status(failure: &PlanFailure) -> StatusCode {
-    if failure.callers_fault { StatusCode::BAD_REQUEST } else { StatusCode::INTERNAL_SERVER_ERROR }
+    if failure.callers_fault {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
+    }
 }

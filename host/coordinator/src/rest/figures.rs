@@ -29,7 +29,10 @@ pub(super) fn quartiles(values: impl IntoIterator<Item = i64>) -> Value {
         return json!({ "min": 0, "max": 0, "avg": 0, "sum": 0, "median": 0, "p25": 0, "p75": 0, "p95": 0 });
     };
     let sum: i64 = values.iter().sum();
-    #[expect(clippy::cast_possible_truncation, reason = "percentiles lie between two i64")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "percentiles lie between two i64"
+    )]
     let at = |percent: f64| percentile(&values, percent) as i64;
     json!({
         "min": min, "max": max, "avg": sum / values.len() as i64, "sum": sum,
@@ -53,7 +56,10 @@ fn percentile(sorted: &[i64], percent: f64) -> f64 {
     if below as usize >= sorted.len() {
         return sorted[sorted.len() - 1] as f64;
     }
-    let (low, high) = (sorted[below as usize - 1] as f64, sorted[below as usize] as f64);
+    let (low, high) = (
+        sorted[below as usize - 1] as f64,
+        sorted[below as usize] as f64,
+    );
     low + (position - below) * (high - low)
 }
 
@@ -66,10 +72,20 @@ pub(super) fn aggregate(id: &str, values: &[f64], wanted: &[String], with_skew: 
     let min = values.iter().copied().fold(f64::INFINITY, f64::min);
     let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let deviation = values.iter().map(|v| (v - average).abs()).sum::<f64>() / count;
-    let skew = if average == 0.0 { 0.0 } else { deviation / average * 100.0 };
+    let skew = if average == 0.0 {
+        0.0
+    } else {
+        deviation / average * 100.0
+    };
     let all = wanted.is_empty();
     let mut entry = json!({ "id": id });
-    let figures = [("min", min), ("max", max), ("avg", average), ("sum", sum), ("skew", skew)];
+    let figures = [
+        ("min", min),
+        ("max", max),
+        ("avg", average),
+        ("sum", sum),
+        ("skew", skew),
+    ];
     for (name, figure) in figures {
         let asked = wanted.iter().any(|w| w.eq_ignore_ascii_case(name));
         if asked || (all && (name != "skew" || with_skew)) {
@@ -86,7 +102,10 @@ mod tests {
     #[test]
     fn percentiles_are_interpolated() {
         let stats = distribution([33, 13, 15, 15, 16, 28]);
-        assert_eq!((stats["min"].as_i64(), stats["max"].as_i64()), (Some(13), Some(33)));
+        assert_eq!(
+            (stats["min"].as_i64(), stats["max"].as_i64()),
+            (Some(13), Some(33))
+        );
         assert_eq!(stats["p50"], json!(15.5));
         assert_eq!(stats["p999"], json!(33.0));
         assert_eq!(distribution([])["p50"], json!("NaN"));

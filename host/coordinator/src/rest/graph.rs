@@ -10,7 +10,12 @@ pub(super) fn plan(id: JobId, name: &str, graph: &JobGraph, parallelism: &[u32])
         .into_iter()
         .filter_map(|position| {
             let vertex = graph.vertices.get(position as usize)?;
-            Some(node(graph, position, vertex, *parallelism.get(position as usize)?))
+            Some(node(
+                graph,
+                position,
+                vertex,
+                *parallelism.get(position as usize)?,
+            ))
         })
         .collect();
     json!({ "jid": id.to_string(), "name": name, "type": "STREAMING", "nodes": nodes })
@@ -46,12 +51,26 @@ fn node(graph: &JobGraph, position: u32, vertex: &Vertex, parallelism: u32) -> V
 
 /// The parts of a chain, one on a line.
 fn description(vertex: &Vertex) -> String {
-    let source = vertex.source.iter().map(|source| format!("Source: {}", source.name));
+    let source = vertex
+        .source
+        .iter()
+        .map(|source| format!("Source: {}", source.name));
     let operators = vertex.operators.iter().map(|operator| {
-        if operator.description.is_empty() { operator.name.clone() } else { operator.description.clone() }
+        if operator.description.is_empty() {
+            operator.name.clone()
+        } else {
+            operator.description.clone()
+        }
     });
-    let sinks = vertex.sinks.iter().map(|sink| format!("Sink: {}", sink.name));
-    let parts: Vec<String> = source.chain(operators).chain(sinks).map(|part| escape(&part)).collect();
+    let sinks = vertex
+        .sinks
+        .iter()
+        .map(|sink| format!("Sink: {}", sink.name));
+    let parts: Vec<String> = source
+        .chain(operators)
+        .chain(sinks)
+        .map(|part| escape(&part))
+        .collect();
     if parts.is_empty() {
         return format!("{}<br/>", escape(&vertex.name));
     }
@@ -60,5 +79,7 @@ fn description(vertex: &Vertex) -> String {
 
 /// Names come from a module and end up in web pages.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }

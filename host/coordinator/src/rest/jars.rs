@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{cluster::Cluster, job::submit, modules::Module};
 
+#[expect(clippy::unused_async, reason = "handlers are async")]
 pub(super) async fn list(cluster: Shared, tenant: Tenant, address: SocketAddr) -> Reply {
     let files: Vec<Value> = cluster.modules.list(&tenant.0).iter().map(file).collect();
     ok(&json!({ "address": format!("http://{address}"), "files": files }))
@@ -37,7 +38,10 @@ fn file(module: &Module) -> Value {
 pub(super) async fn upload(cluster: Shared, tenant: Tenant, mut form: Multipart) -> Reply {
     check_enabled(&cluster)?;
     let broken = |e: axum::extract::multipart::MultipartError| {
-        ApiError::bad_request(format!("the upload cannot be read as multipart/form-data: {}", e.body_text()))
+        ApiError::bad_request(format!(
+            "the upload cannot be read as multipart/form-data: {}",
+            e.body_text()
+        ))
     };
     let mut stored: Option<Module> = None;
     while let Some(field) = form.next_field().await.map_err(broken)? {
@@ -46,18 +50,27 @@ pub(super) async fn upload(cluster: Shared, tenant: Tenant, mut form: Multipart)
                 continue;
             }
             remove(&cluster, &tenant, stored).await;
-            return Err(ApiError::bad_request("exactly one file is expected in an upload, and nothing else"));
+            return Err(ApiError::bad_request(
+                "exactly one file is expected in an upload, and nothing else",
+            ));
         };
         if stored.is_some() {
             remove(&cluster, &tenant, stored).await;
-            return Err(ApiError::bad_request("exactly one file is expected in an upload, found several"));
+            return Err(ApiError::bad_request(
+                "exactly one file is expected in an upload, found several",
+            ));
         }
-        let module = cluster.modules.upload(&tenant.0, &name, field, &cluster.planner).await?;
+        let module = cluster
+            .modules
+            .upload(&tenant.0, &name, field, &cluster.planner)
+            .await?;
         tracing::info!(module = %module.id, hash = module.hash, "module uploaded");
         stored = Some(module);
     }
     let Some(module) = stored else {
-        return Err(ApiError::bad_request("exactly one file is expected in an upload, found none"));
+        return Err(ApiError::bad_request(
+            "exactly one file is expected in an upload, found none",
+        ));
     };
     ok(&json!({ "filename": module.path.display().to_string(), "status": "success" }))
 }
@@ -86,7 +99,12 @@ pub(super) async fn plan(
     let module = cluster.modules.get(&tenant.0, &id)?;
     let submission = request::submission(&pairs, request::body::<RunBody>(&body)?)?;
     let planned = submit::plan(&cluster, &module.path, &submission, false).await?;
-    let plan = graph::plan(planned.id, &planned.name, &planned.graph, &planned.parallelism);
+    let plan = graph::plan(
+        planned.id,
+        &planned.name,
+        &planned.graph,
+        &planned.parallelism,
+    );
     ok(&json!({ "plan": plan }))
 }
 

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use tidemill_types::config::keys;
 
 use super::{
-    cluster, error::ApiError, graph,
+    cluster,
+    error::ApiError,
+    graph,
     reply::{Reply, accepted, ok},
     request::{self, Pairs, Shared, Tenant},
 };
 use crate::job::{
-    JobEvent, JobHandle, JobState, JobStatus, TaskStatus,
-    execution::Execution,
-    failure::Failure,
+    JobEvent, JobHandle, JobState, JobStatus, TaskStatus, execution::Execution, failure::Failure,
 };
 
 /// The id of the one slot sharing group that a job has.
@@ -35,8 +35,11 @@ pub(super) async fn list(cluster: Shared, tenant: Tenant) -> Reply {
 
 pub(super) async fn overview(cluster: Shared, tenant: Tenant) -> Reply {
     let now_ms = cluster.clock.now_ms();
-    let jobs: Vec<Value> =
-        cluster.jobs(&tenant.0).iter().map(|job| job.with(|state| summary(job, state, now_ms))).collect();
+    let jobs: Vec<Value> = cluster
+        .jobs(&tenant.0)
+        .iter()
+        .map(|job| job.with(|state| summary(job, state, now_ms)))
+        .collect();
     ok(&json!({ "jobs": jobs }))
 }
 
@@ -47,7 +50,11 @@ fn summary(job: &JobHandle, state: &JobState, now_ms: i64) -> Value {
         tasks.insert(name.to_ascii_lowercase(), count);
     }
     let (start, end, duration) = times(job, state, now_ms);
-    let latest_task = machine.tasks().all().map(|task| task.entered[task.status.index()]).max();
+    let latest_task = machine
+        .tasks()
+        .all()
+        .map(|task| task.entered[task.status.index()])
+        .max();
     json!({
         "jid": job.info().id.to_string(),
         "name": job.info().name,
@@ -67,13 +74,26 @@ fn summary(job: &JobHandle, state: &JobState, now_ms: i64) -> Value {
 fn times(job: &JobHandle, state: &JobState, now_ms: i64) -> (i64, i64, i64) {
     let start = job.info().submitted_ms;
     let status = state.machine.status();
-    let end = if status.is_terminal() { state.machine.entered_ms(status) } else { -1 };
-    (start, end, if end < 0 { now_ms - start } else { end - start })
+    let end = if status.is_terminal() {
+        state.machine.entered_ms(status)
+    } else {
+        -1
+    };
+    (
+        start,
+        end,
+        if end < 0 { now_ms - start } else { end - start },
+    )
 }
 
 /// How many tasks are in each state; every state occurs.
-pub(super) fn counts<'a>(tasks: impl Iterator<Item = &'a Execution>) -> BTreeMap<&'static str, usize> {
-    let mut counts: BTreeMap<_, _> = TaskStatus::ALL.iter().map(|status| (status.as_str(), 0)).collect();
+pub(super) fn counts<'a>(
+    tasks: impl Iterator<Item = &'a Execution>,
+) -> BTreeMap<&'static str, usize> {
+    let mut counts: BTreeMap<_, _> = TaskStatus::ALL
+        .iter()
+        .map(|status| (status.as_str(), 0))
+        .collect();
     counts.insert("RECONCILING", 0);
     for task in tasks {
         *counts.entry(task.status.as_str()).or_insert(0) += 1;
@@ -92,8 +112,10 @@ fn detail_of(job: &JobHandle, state: &JobState, now_ms: i64) -> Value {
     let info = job.info();
     let machine = &state.machine;
     let (start, end, duration) = times(job, state, now_ms);
-    let mut timestamps: BTreeMap<&str, i64> =
-        JobStatus::ALL.iter().map(|status| (status.as_str(), machine.entered_ms(*status))).collect();
+    let mut timestamps: BTreeMap<&str, i64> = JobStatus::ALL
+        .iter()
+        .map(|status| (status.as_str(), machine.entered_ms(*status)))
+        .collect();
     timestamps.extend(FOREIGN_JOB_STATES.map(|name| (name, 0)));
     let vertices: Vec<Value> = (0u32..)
         .zip(&info.graph.vertices)
@@ -101,11 +123,17 @@ fn detail_of(job: &JobHandle, state: &JobState, now_ms: i64) -> Value {
         .collect();
     let mut status_counts: BTreeMap<&str, usize> = counts(std::iter::empty());
     for position in 0..info.graph.vertices.len() {
-        let tasks = u32::try_from(position).ok().and_then(|p| machine.tasks().vertex(p)).unwrap_or_default();
+        let tasks = u32::try_from(position)
+            .ok()
+            .and_then(|p| machine.tasks().vertex(p))
+            .unwrap_or_default();
         let status = TaskStatus::aggregate(tasks.iter().map(|task| task.status));
         *status_counts.entry(status.as_str()).or_insert(0) += 1;
     }
-    let max_parallelism = info.config.raw(keys::MAX_PARALLELISM.name).and_then(|v| v.parse::<i64>().ok());
+    let max_parallelism = info
+        .config
+        .raw(keys::MAX_PARALLELISM.name)
+        .and_then(|v| v.parse::<i64>().ok());
     json!({
         "jid": info.id.to_string(),
         "name": info.name,
@@ -151,9 +179,18 @@ fn vertex_summary(job: &JobHandle, state: &JobState, position: u32, now_ms: i64)
 
 /// Start of the first task, end of the last (-1 while one lasts), and the time between.
 pub(super) fn vertex_times(tasks: &[Execution], now_ms: i64) -> (i64, i64, i64) {
-    let start = tasks.iter().map(Execution::start_ms).filter(|at| *at >= 0).min().unwrap_or(-1);
+    let start = tasks
+        .iter()
+        .map(Execution::start_ms)
+        .filter(|at| *at >= 0)
+        .min()
+        .unwrap_or(-1);
     let over = tasks.iter().all(|task| task.status.is_terminal());
-    let end = if over { tasks.iter().map(Execution::end_ms).max().unwrap_or(-1) } else { -1 };
+    let end = if over {
+        tasks.iter().map(Execution::end_ms).max().unwrap_or(-1)
+    } else {
+        -1
+    };
     let duration = match (start, end) {
         (-1, _) => -1,
         (start, -1) => now_ms - start,
@@ -164,9 +201,15 @@ pub(super) fn vertex_times(tasks: &[Execution], now_ms: i64) -> (i64, i64, i64) 
 
 /// What went in and out of these tasks, and how they spent their time.
 #[expect(clippy::cast_possible_truncation, reason = "counters below 2^53")]
-pub(super) fn io_metrics<'a>(tasks: impl Iterator<Item = &'a Execution> + Clone) -> Value {
-    let sum = |name: &str| tasks.clone().filter_map(|task| task.metrics.get(name)).sum::<f64>();
-    let complete = tasks.clone().all(|task| !task.metrics.is_empty());
+pub(super) fn io_metrics<'a>(tasks: impl Iterator<Item = &'a Execution>) -> Value {
+    let tasks: Vec<&Execution> = tasks.collect();
+    let sum = |name: &str| {
+        tasks
+            .iter()
+            .filter_map(|task| task.metrics.get(name))
+            .sum::<f64>()
+    };
+    let complete = tasks.iter().all(|task| !task.metrics.is_empty());
     json!({
         "read-bytes": sum("numBytesIn") as i64,
         "read-bytes-complete": complete,
@@ -210,7 +253,11 @@ pub(super) async fn config(cluster: Shared, tenant: Tenant, Path(id): Path<Strin
     }))
 }
 
-pub(super) async fn effective_config(cluster: Shared, tenant: Tenant, Path(id): Path<String>) -> Reply {
+pub(super) async fn effective_config(
+    cluster: Shared,
+    tenant: Tenant,
+    Path(id): Path<String>,
+) -> Reply {
     let job = request::job(&cluster, &tenant, &id)?;
     ok(&cluster::entries(&job.info().config))
 }
@@ -224,7 +271,9 @@ pub(super) async fn exceptions(
     let job = request::job(&cluster, &tenant, &id)?;
     let max = match request::param(&pairs, "maxExceptions") {
         Some(text) => text.parse().map_err(|_e| {
-            ApiError::bad_request("Bad request, could not parse parameters: maxExceptions must be a number")
+            ApiError::bad_request(
+                "Bad request, could not parse parameters: maxExceptions must be a number",
+            )
         })?,
         None => EXCEPTIONS_DEFAULT,
     };
@@ -269,7 +318,10 @@ fn failure_entry(failure: &Failure) -> Value {
 }
 
 fn legacy_failure(failure: &Failure) -> Value {
-    let location = failure.worker.as_ref().map(|(_, endpoint)| endpoint.clone());
+    let location = failure
+        .worker
+        .as_ref()
+        .map(|(_, endpoint)| endpoint.clone());
     json!({
         "exception": failure.cause,
         "task": failure.task,
@@ -280,7 +332,11 @@ fn legacy_failure(failure: &Failure) -> Value {
     })
 }
 
-pub(super) async fn execution_result(cluster: Shared, tenant: Tenant, Path(id): Path<String>) -> Reply {
+pub(super) async fn execution_result(
+    cluster: Shared,
+    tenant: Tenant,
+    Path(id): Path<String>,
+) -> Reply {
     let job = request::job(&cluster, &tenant, &id)?;
     let now_ms = cluster.clock.now_ms();
     let body = job.with(|state| {
@@ -319,7 +375,11 @@ pub(super) async fn accumulators(cluster: Shared, tenant: Tenant, Path(id): Path
     }))
 }
 
-pub(super) async fn resource_requirements(cluster: Shared, tenant: Tenant, Path(id): Path<String>) -> Reply {
+pub(super) async fn resource_requirements(
+    cluster: Shared,
+    tenant: Tenant,
+    Path(id): Path<String>,
+) -> Reply {
     let job = request::job(&cluster, &tenant, &id)?;
     let parallelism = job.with(|state| state.machine.tasks().parallelism.clone());
     let bounds: BTreeMap<String, Value> = job
@@ -329,13 +389,20 @@ pub(super) async fn resource_requirements(cluster: Shared, tenant: Tenant, Path(
         .iter()
         .zip(parallelism)
         .map(|(vertex, p)| {
-            (vertex.id().to_string(), json!({ "parallelism": { "lowerBound": p, "upperBound": p } }))
+            (
+                vertex.id().to_string(),
+                json!({ "parallelism": { "lowerBound": p, "upperBound": p } }),
+            )
         })
         .collect();
     ok(&json!(bounds))
 }
 
-pub(super) async fn client_heartbeat(cluster: Shared, tenant: Tenant, Path(id): Path<String>) -> Reply {
+pub(super) async fn client_heartbeat(
+    cluster: Shared,
+    tenant: Tenant,
+    Path(id): Path<String>,
+) -> Reply {
     request::job(&cluster, &tenant, &id)?;
     accepted()
 }
@@ -348,7 +415,11 @@ pub(super) async fn terminate(
     pairs: Pairs,
 ) -> Reply {
     let job = request::job(&cluster, &tenant, &id)?;
-    match request::param(&pairs, "mode").unwrap_or("cancel").to_ascii_lowercase().as_str() {
+    match request::param(&pairs, "mode")
+        .unwrap_or("cancel")
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "cancel" => cancel_job(&job).await,
         "stop" => Err(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -356,7 +427,9 @@ pub(super) async fn terminate(
         )),
         other => {
             let other: String = other.chars().take(64).collect();
-            Err(ApiError::bad_request(format!("\"{other}\" is not a termination mode; use mode=cancel")))
+            Err(ApiError::bad_request(format!(
+                "\"{other}\" is not a termination mode; use mode=cancel"
+            )))
         }
     }
 }
@@ -369,7 +442,11 @@ pub(super) async fn cancel(cluster: Shared, tenant: Tenant, Path(id): Path<Strin
 async fn cancel_job(job: &JobHandle) -> Reply {
     let status = job.status();
     if status.is_terminal() && status != JobStatus::Canceled {
-        let text = format!("Job {} has ended already: it is {}", job.info().id, status.as_str());
+        let text = format!(
+            "Job {} has ended already: it is {}",
+            job.info().id,
+            status.as_str()
+        );
         return Err(ApiError::new(StatusCode::CONFLICT, text));
     }
     job.send(JobEvent::Cancel).await;

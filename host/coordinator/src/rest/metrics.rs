@@ -14,7 +14,10 @@ use super::{
     reply::{Reply, ok},
     request::{self, Pairs, Shared, Tenant},
 };
-use crate::job::{JobHandle, JobState, JobStatus, TaskStatus};
+use crate::job::{
+    JobHandle, JobState, JobStatus, TaskStatus, checkpoint_stats::CheckpointRecord,
+    execution::Execution,
+};
 
 /// Values of one thing, by name.
 type Values = BTreeMap<String, String>;
@@ -24,7 +27,11 @@ fn names_or_values(values: &Values, pairs: &Pairs) -> Reply {
         None => values.keys().map(|id| json!({ "id": id })).collect(),
         Some(wanted) => wanted
             .iter()
-            .filter_map(|id| values.get(id).map(|value| json!({ "id": id, "value": value })))
+            .filter_map(|id| {
+                values
+                    .get(id)
+                    .map(|value| json!({ "id": id, "value": value }))
+            })
             .collect(),
     };
     ok(&body)
@@ -39,7 +46,10 @@ fn names_or_aggregates(things: &[BTreeMap<String, f64>], pairs: &Pairs, with_ske
     let entries: Value = wanted
         .iter()
         .filter_map(|id| {
-            let values: Vec<f64> = things.iter().filter_map(|thing| thing.get(id).copied()).collect();
+            let values: Vec<f64> = things
+                .iter()
+                .filter_map(|thing| thing.get(id).copied())
+                .collect();
             (!values.is_empty()).then(|| aggregate(id, &values, &how, with_skew))
         })
         .collect();
@@ -47,7 +57,10 @@ fn names_or_aggregates(things: &[BTreeMap<String, f64>], pairs: &Pairs, with_ske
 }
 
 fn texts(values: BTreeMap<String, f64>) -> Values {
-    values.into_iter().map(|(name, value)| (name, text(value))).collect()
+    values
+        .into_iter()
+        .map(|(name, value)| (name, text(value)))
+        .collect()
 }
 
 fn text(value: f64) -> String {
@@ -61,18 +74,30 @@ pub(super) async fn nothing() -> Reply {
 
 pub(super) async fn jobmanager(cluster: Shared, tenant: Tenant, pairs: Pairs) -> Reply {
     let (total, free) = cluster.workers.slots();
-    let running = cluster.jobs(&tenant.0).iter().filter(|job| !job.status().is_terminal()).count();
+    let running = cluster
+        .jobs(&tenant.0)
+        .iter()
+        .filter(|job| !job.status().is_terminal())
+        .count();
     let values = [
         ("taskSlotsTotal", total),
         ("taskSlotsAvailable", free),
         ("numRegisteredTaskManagers", cluster.workers.len()),
         ("numRunningJobs", running),
     ];
-    let values = values.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect();
+    let values = values
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_string()))
+        .collect();
     names_or_values(&values, &pairs)
 }
 
-pub(super) async fn job(cluster: Shared, tenant: Tenant, Path(id): Path<String>, pairs: Pairs) -> Reply {
+pub(super) async fn job(
+    cluster: Shared,
+    tenant: Tenant,
+    Path(id): Path<String>,
+    pairs: Pairs,
+) -> Reply {
     let job = request::job(&cluster, &tenant, &id)?;
     let now_ms = cluster.clock.now_ms();
     let values = job.with(|state| job_values(state, now_ms));
@@ -80,53 +105,105 @@ pub(super) async fn job(cluster: Shared, tenant: Tenant, Path(id): Path<String>,
 }
 
 fn job_values(state: &JobState, now_ms: i64) -> Values {
-    let stats = &state.checkpoints.stats;
+    let mut values = time_values(state, now_ms);
+    values.extend(checkpoint_values(state));
+    values.insert(
+        "numRestarts".to_owned(),
+        state.machine.restarts().to_string(),
+    );
+    values.insert("numRescales".to_owned(), "0".to_owned());
+    values
+}
+
+/// How long the job has been in its state.
+fn time_values(state: &JobState, now_ms: i64) -> Values {
     let machine = &state.machine;
-    let latest = stats.latest_completed.as_ref();
-    let bytes = latest.map_or(-1, |record| i64::try_from(record.state_bytes(None)).unwrap_or(i64::MAX));
-    let processed = latest.map_or(0, |record| record.processed_bytes(None));
-    let in_state = |status: JobStatus| {
-        if machine.status() == status { now_ms - machine.entered_ms(status) } else { 0 }
+    let starting = |task: &Execution| {
+        matches!(
+            task.status,
+            TaskStatus::Deploying | TaskStatus::Initializing
+        )
     };
-    let deploying = machine.status() == JobStatus::Running
-        && machine.tasks().all().any(|task| matches!(task.status, TaskStatus::Deploying | TaskStatus::Initializing));
-    let deploying_ms = if deploying { in_state(JobStatus::Running) } else { 0 };
-    let count = |value: u64| value.to_string();
-    [
-        ("uptime", in_state(JobStatus::Running).to_string()),
-        ("runningTime", in_state(JobStatus::Running).to_string()),
-        ("restartingTime", in_state(JobStatus::Restarting).to_string()),
-        ("downtime", in_state(JobStatus::Restarting).to_string()),
-        ("failingTime", in_state(JobStatus::Failing).to_string()),
-        ("cancellingTime", in_state(JobStatus::Cancelling).to_string()),
-        ("createdTime", in_state(JobStatus::Created).to_string()),
-        ("initializingTime", in_state(JobStatus::Initializing).to_string()),
-        ("deployingTime", deploying_ms.to_string()),
-        ("numRestarts", count(machine.restarts())),
-        ("numRescales", count(0)),
-        ("totalNumberOfCheckpoints", count(stats.counts.total)),
-        ("numberOfInProgressCheckpoints", count(stats.counts.in_progress)),
-        ("numberOfCompletedCheckpoints", count(stats.counts.completed)),
-        ("numberOfFailedCheckpoints", count(stats.counts.failed)),
-        ("lastCheckpointSize", bytes.to_string()),
-        ("lastCheckpointFullSize", bytes.to_string()),
-        ("lastCheckpointDuration", latest.map_or(-1, |record| record.duration_ms()).to_string()),
-        ("lastCheckpointProcessedData", count(processed)),
-        ("lastCheckpointPersistedData", count(0)),
-        ("lastCompletedCheckpointId", latest.map_or(0, |record| record.id.0).to_string()),
-        ("lastCheckpointCompletedTimestamp", latest.and_then(|r| r.end_ms).unwrap_or(-1).to_string()),
+    let deploying = machine.tasks().all().any(starting);
+    let times = [
+        ("uptime", JobStatus::Running),
+        ("runningTime", JobStatus::Running),
+        ("deployingTime", JobStatus::Running),
+        ("restartingTime", JobStatus::Restarting),
+        ("downtime", JobStatus::Restarting),
+        ("failingTime", JobStatus::Failing),
+        ("cancellingTime", JobStatus::Cancelling),
+        ("createdTime", JobStatus::Created),
+        ("initializingTime", JobStatus::Initializing),
+    ];
+    let value = |(name, status): (&str, JobStatus)| {
+        let applies = machine.status() == status && (name != "deployingTime" || deploying);
+        let ms = if applies {
+            now_ms - machine.entered_ms(status)
+        } else {
+            0
+        };
+        (name.to_owned(), ms.to_string())
+    };
+    times.into_iter().map(value).collect()
+}
+
+fn checkpoint_values(state: &JobState) -> Values {
+    let stats = &state.checkpoints.stats;
+    let latest = stats.latest_completed.as_ref();
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let of =
+        |missing: i64, f: fn(&CheckpointRecord) -> u64| latest.map_or(missing, |r| signed(f(r)));
+    let numbers = [
+        ("totalNumberOfCheckpoints", signed(stats.counts.total)),
         (
-            "lastCheckpointExternalPath",
-            latest.and_then(|record| record.path.clone()).unwrap_or_else(|| "n/a".into()),
+            "numberOfInProgressCheckpoints",
+            signed(stats.counts.in_progress),
+        ),
+        (
+            "numberOfCompletedCheckpoints",
+            signed(stats.counts.completed),
+        ),
+        ("numberOfFailedCheckpoints", signed(stats.counts.failed)),
+        (
+            "lastCheckpointSize",
+            of(-1, |record| record.state_bytes(None)),
+        ),
+        (
+            "lastCheckpointFullSize",
+            of(-1, |record| record.state_bytes(None)),
+        ),
+        (
+            "lastCheckpointProcessedData",
+            of(0, |record| record.processed_bytes(None)),
+        ),
+        ("lastCheckpointPersistedData", 0),
+        ("lastCompletedCheckpointId", of(0, |record| record.id.0)),
+        (
+            "lastCheckpointDuration",
+            latest.map_or(-1, CheckpointRecord::duration_ms),
+        ),
+        (
+            "lastCheckpointCompletedTimestamp",
+            latest.and_then(|record| record.end_ms).unwrap_or(-1),
         ),
         (
             "lastCheckpointRestoreTimestamp",
-            stats.restored.as_ref().map_or(-1, |restored| restored.at_ms).to_string(),
+            stats
+                .restored
+                .as_ref()
+                .map_or(-1, |restored| restored.at_ms),
         ),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+    ];
+    let path = latest
+        .and_then(|record| record.path.clone())
+        .unwrap_or_else(|| "n/a".to_owned());
+    let mut values: Values = numbers
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_string()))
+        .collect();
+    values.insert("lastCheckpointExternalPath".to_owned(), path);
+    values
 }
 
 pub(super) async fn jobs(cluster: Shared, tenant: Tenant, pairs: Pairs) -> Reply {
@@ -142,7 +219,10 @@ pub(super) async fn jobs(cluster: Shared, tenant: Tenant, pairs: Pairs) -> Reply
         .filter(|job| !job.status().is_terminal() && picked(job))
         .map(|job| {
             let values = job.with(|state| job_values(state, now_ms));
-            values.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect()
+            values
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+                .collect()
         })
         .collect();
     names_or_aggregates(&things, &pairs, false)
@@ -172,7 +252,11 @@ pub(super) async fn vertex(
     let values = subtasks
         .into_iter()
         .enumerate()
-        .flat_map(|(index, values)| values.into_iter().map(move |(name, v)| (format!("{index}.{name}"), text(v))))
+        .flat_map(|(index, values)| {
+            values
+                .into_iter()
+                .map(move |(name, v)| (format!("{index}.{name}"), text(v)))
+        })
         .collect();
     names_or_values(&values, &pairs)
 }
@@ -205,7 +289,12 @@ pub(super) async fn subtasks(
         None => things,
         Some(ranges) => {
             let within = |index: usize| ranges.iter().any(|range| in_range(range, index));
-            things.into_iter().enumerate().filter(|(i, _)| within(*i)).map(|(_, thing)| thing).collect()
+            things
+                .into_iter()
+                .enumerate()
+                .filter(|(i, _)| within(*i))
+                .map(|(_, thing)| thing)
+                .collect()
         }
     };
     names_or_aggregates(&picked, &pairs, true)
@@ -229,7 +318,9 @@ pub(super) async fn subtask(
     let index: usize = request::number("subtaskindex", &index)?;
     let mut things = subtask_figures(&cluster, &tenant, (&id, &vertex))?;
     if index >= things.len() {
-        return Err(ApiError::not_found(format!("subtask {index} does not exist")));
+        return Err(ApiError::not_found(format!(
+            "subtask {index} does not exist"
+        )));
     }
     names_or_values(&texts(things.swap_remove(index)), &pairs)
 }
@@ -240,7 +331,11 @@ pub(super) async fn taskmanagers(cluster: Shared, pairs: Pairs) -> Reply {
         .workers
         .list()
         .into_iter()
-        .filter(|w| wanted.as_ref().is_none_or(|wanted| wanted.iter().any(|id| id == w.info.id.as_str())))
+        .filter(|w| {
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| wanted.iter().any(|id| id == w.info.id.as_str()))
+        })
         .map(|worker| worker.metrics)
         .collect();
     names_or_aggregates(&things, &pairs, true)

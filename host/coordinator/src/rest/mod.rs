@@ -12,6 +12,7 @@ mod guard;
 mod jars;
 mod jobs;
 mod metrics;
+mod operations;
 mod reply;
 mod request;
 mod taskmanagers;
@@ -46,7 +47,10 @@ pub(crate) async fn serve(
     axum::serve(listener, app)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
-        .map_err(|error| CoordinatorError::Serve { what: "the REST API", error: error.to_string() })
+        .map_err(|error| CoordinatorError::Serve {
+            what: "the REST API",
+            error: error.to_string(),
+        })
 }
 
 fn router(cluster: Arc<Cluster>, address: SocketAddr) -> Router {
@@ -64,9 +68,12 @@ fn router(cluster: Arc<Cluster>, address: SocketAddr) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(guard::check))
-        .layer(CatchPanicLayer::custom(|_panic: Box<dyn std::any::Any + Send>| {
-            error::ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error.").into_response()
-        }))
+        .layer(CatchPanicLayer::custom(
+            |_panic: Box<dyn std::any::Any + Send>| {
+                error::ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal server error.")
+                    .into_response()
+            },
+        ))
         .with_state(cluster)
 }
 
@@ -87,8 +94,14 @@ fn cluster_routes() -> Routes {
 
 fn jar_routes(address: SocketAddr) -> Routes {
     Router::new()
-        .route("/jars", get(move |state, tenant| jars::list(state, tenant, address)))
-        .route("/jars/upload", post(jars::upload).layer(DefaultBodyLimit::disable()))
+        .route(
+            "/jars",
+            get(move |state, tenant| jars::list(state, tenant, address)),
+        )
+        .route(
+            "/jars/upload",
+            post(jars::upload).layer(DefaultBodyLimit::disable()),
+        )
         .route("/jars/{jarid}", delete(jars::delete))
         .route("/jars/{jarid}/plan", get(jars::plan).post(jars::plan))
         .route("/jars/{jarid}/run", post(jars::run))
@@ -105,16 +118,41 @@ fn job_routes() -> Routes {
         .route("/jobs/{jobid}/status", get(jobs::status))
         .route("/jobs/{jobid}/config", get(jobs::config))
         .route("/jobs/{jobid}/exceptions", get(jobs::exceptions))
-        .route("/jobs/{jobid}/execution-result", get(jobs::execution_result))
+        .route(
+            "/jobs/{jobid}/execution-result",
+            get(jobs::execution_result),
+        )
         .route("/jobs/{jobid}/accumulators", get(jobs::accumulators))
-        .route("/jobs/{jobid}/resource-requirements", get(jobs::resource_requirements))
-        .route("/jobs/{jobid}/clientHeartbeat", patch(jobs::client_heartbeat))
-        .route("/jobs/{jobid}/jobmanager/config", get(jobs::effective_config))
-        .route("/jobs/{jobid}/jobmanager/environment", get(cluster::environment))
+        .route(
+            "/jobs/{jobid}/resource-requirements",
+            get(jobs::resource_requirements),
+        )
+        .route(
+            "/jobs/{jobid}/clientHeartbeat",
+            patch(jobs::client_heartbeat),
+        )
+        .route(
+            "/jobs/{jobid}/jobmanager/config",
+            get(jobs::effective_config),
+        )
+        .route(
+            "/jobs/{jobid}/jobmanager/environment",
+            get(cluster::environment),
+        )
         .route("/jobs/{jobid}/metrics", get(metrics::job))
-        .route("/jobs/{jobid}/checkpoints", get(checkpoints::overview))
+        .route(
+            "/jobs/{jobid}/checkpoints",
+            get(checkpoints::overview).post(operations::trigger_checkpoint),
+        )
+        .route(
+            "/jobs/{jobid}/checkpoints/{triggerid}",
+            get(operations::checkpoint_status),
+        )
         .route("/jobs/{jobid}/checkpoints/config", get(checkpoints::config))
-        .route("/jobs/{jobid}/checkpoints/details/{checkpointid}", get(checkpoints::details))
+        .route(
+            "/jobs/{jobid}/checkpoints/details/{checkpointid}",
+            get(checkpoints::details),
+        )
         .route(
             "/jobs/{jobid}/checkpoints/details/{checkpointid}/subtasks/{vertexid}",
             get(checkpoints::subtasks),
@@ -129,9 +167,15 @@ fn vertex_routes() -> Routes {
         .route(&under("/subtasktimes"), get(vertices::subtask_times))
         .route(&under("/backpressure"), get(vertices::backpressure))
         .route(&under("/accumulators"), get(vertices::accumulators))
-        .route(&under("/subtasks/accumulators"), get(vertices::subtask_accumulators))
+        .route(
+            &under("/subtasks/accumulators"),
+            get(vertices::subtask_accumulators),
+        )
         .route(&under("/subtasks/{subtask}"), get(vertices::subtask))
-        .route(&under("/subtasks/{subtask}/attempts/{attempt}"), get(vertices::attempt))
+        .route(
+            &under("/subtasks/{subtask}/attempts/{attempt}"),
+            get(vertices::attempt),
+        )
         .route(&under("/metrics"), get(metrics::vertex))
         .route(&under("/watermarks"), get(metrics::watermarks))
         .route(&under("/jm-operator-metrics"), get(metrics::nothing))
@@ -146,7 +190,10 @@ fn taskmanager_routes() -> Routes {
         .route("/taskmanagers/{id}", get(taskmanagers::detail))
         .route("/taskmanagers/{id}/metrics", get(metrics::taskmanager))
         .route("/taskmanagers/{id}/logs", get(taskmanagers::logs))
-        .route("/taskmanagers/{id}/thread-dump", get(taskmanagers::thread_dump))
+        .route(
+            "/taskmanagers/{id}/thread-dump",
+            get(taskmanagers::thread_dump),
+        )
 }
 
 async fn not_found(request: Request) -> Response {
@@ -154,6 +201,10 @@ async fn not_found(request: Request) -> Response {
 }
 
 async fn wrong_method(request: Request) -> Response {
-    let text = format!("{} is not possible on {}", request.method(), request.uri().path());
+    let text = format!(
+        "{} is not possible on {}",
+        request.method(),
+        request.uri().path()
+    );
     error::ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response()
 }

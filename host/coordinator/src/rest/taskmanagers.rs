@@ -23,7 +23,10 @@ pub(super) async fn list(cluster: Shared) -> Reply {
 /// A worker by its id.
 pub(super) fn find(cluster: &Cluster, id: &str) -> Result<WorkerView, ApiError> {
     let shown: String = id.chars().take(255).collect();
-    cluster.workers.get(id).ok_or_else(|| ApiError::not_found(format!("TaskManager {shown} not found")))
+    cluster
+        .workers
+        .get(id)
+        .ok_or_else(|| ApiError::not_found(format!("TaskManager {shown} not found")))
 }
 
 pub(super) async fn detail(cluster: Shared, Path(id): Path<String>) -> Reply {
@@ -52,7 +55,11 @@ pub(super) async fn thread_dump(cluster: Shared, Path(id): Path<String>) -> Repl
 fn summary(worker: &WorkerView) -> Value {
     let info = &worker.info;
     let free = worker.slots.iter().filter(|slot| slot.is_none()).count();
-    let port = info.data_address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+    let port = info
+        .data_address
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse::<u16>().ok());
     json!({
         "id": info.id.to_string(),
         "path": format!("grpc://{}/{}", info.data_address, info.id),
@@ -91,7 +98,8 @@ fn summary(worker: &WorkerView) -> Value {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn resource(worker: &WorkerView, slots: usize) -> Value {
     let share = slots as f64 / worker.slots.len().max(1) as f64;
-    let memory = worker.info.memory_bytes / MEBIBYTE * slots as u64 / worker.slots.len().max(1) as u64;
+    let memory =
+        worker.info.memory_bytes / MEBIBYTE * slots as u64 / worker.slots.len().max(1) as u64;
     json!({
         "cpuCores": f64::from(worker.info.cpu_cores) * share,
         "taskHeapMemory": memory,

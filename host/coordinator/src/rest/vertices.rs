@@ -20,7 +20,10 @@ const IO_NAMES: [(&str, &str); 7] = [
     ("write-bytes", "numBytesOut"),
     ("read-records", "numRecordsIn"),
     ("write-records", "numRecordsOut"),
-    ("accumulated-backpressured-time", "accumulateBackPressuredTimeMs"),
+    (
+        "accumulated-backpressured-time",
+        "accumulateBackPressuredTimeMs",
+    ),
     ("accumulated-idle-time", "accumulateIdleTimeMs"),
     ("accumulated-busy-time", "accumulateBusyTimeMs"),
 ];
@@ -52,8 +55,11 @@ pub(super) async fn detail(
         let graph = state.machine.tasks();
         let tasks = graph.vertex(vertex).unwrap_or_default();
         let attempt = state.machine.attempt().0;
-        let subtasks: Vec<Value> =
-            tasks.iter().enumerate().map(|(index, task)| subtask_json(index, task, attempt, now_ms)).collect();
+        let subtasks: Vec<Value> = tasks
+            .iter()
+            .enumerate()
+            .map(|(index, task)| subtask_json(index, task, attempt, now_ms))
+            .collect();
         let (id, name) = id_and_name(job, vertex);
         json!({
             "id": id,
@@ -93,7 +99,9 @@ fn aggregated<'a>(tasks: impl Iterator<Item = &'a Execution> + Clone, now_ms: i6
     let metrics: BTreeMap<&str, Value> = IO_NAMES
         .iter()
         .map(|(shown, name)| {
-            let values = tasks.clone().map(|task| task.metrics.get(*name).copied().unwrap_or(0.0) as i64);
+            let values = tasks
+                .clone()
+                .map(|task| task.metrics.get(*name).copied().unwrap_or(0.0) as i64);
             (*shown, figures::quartiles(values))
         })
         .collect();
@@ -103,8 +111,10 @@ fn aggregated<'a>(tasks: impl Iterator<Item = &'a Execution> + Clone, now_ms: i6
             durations.entry(status).or_default().push(duration);
         }
     }
-    let durations: BTreeMap<&str, Value> =
-        durations.into_iter().map(|(status, values)| (status, figures::quartiles(values))).collect();
+    let durations: BTreeMap<&str, Value> = durations
+        .into_iter()
+        .map(|(status, values)| (status, figures::quartiles(values)))
+        .collect();
     json!({ "metrics": metrics, "status-duration": durations })
 }
 
@@ -141,7 +151,9 @@ fn one_subtask(
         let task = task.filter(|_| attempt.is_none_or(|attempt| attempt == current))?;
         Some(subtask_json(index as usize, task, current, now_ms))
     })?;
-    ok(&body.ok_or_else(|| ApiError::not_found(format!("subtask {index} or its attempt does not exist")))?)
+    ok(&body.ok_or_else(|| {
+        ApiError::not_found(format!("subtask {index} or its attempt does not exist"))
+    })?)
 }
 
 pub(super) async fn taskmanagers(
@@ -198,10 +210,15 @@ pub(super) async fn subtask_times(
             .iter()
             .enumerate()
             .map(|(index, task)| {
-                let mut timestamps: BTreeMap<&str, i64> =
-                    TaskStatus::ALL.iter().map(|s| (s.as_str(), task.entered[s.index()])).collect();
+                let mut timestamps: BTreeMap<&str, i64> = TaskStatus::ALL
+                    .iter()
+                    .map(|s| (s.as_str(), task.entered[s.index()]))
+                    .collect();
                 timestamps.insert("RECONCILING", 0);
-                let endpoint = task.place.as_ref().map_or("(unassigned)", |p| p.data_address.as_str());
+                let endpoint = task
+                    .place
+                    .as_ref()
+                    .map_or("(unassigned)", |p| p.data_address.as_str());
                 json!({
                     "subtask": index,
                     "endpoint": endpoint,
@@ -271,9 +288,12 @@ pub(super) async fn accumulators(
     tenant: Tenant,
     Path((id, vertex)): Path<(String, String)>,
 ) -> Reply {
-    let body = read(&cluster, &tenant, (&id, &vertex), |job, _, vertex| {
-        json!({ "id": id_and_name(job, vertex).0, "user-accumulators": [] })
-    })?;
+    let body = read(
+        &cluster,
+        &tenant,
+        (&id, &vertex),
+        |job, _, vertex| json!({ "id": id_and_name(job, vertex).0, "user-accumulators": [] }),
+    )?;
     ok(&body)
 }
 

@@ -38,7 +38,10 @@ pub(super) fn worker_info(register: &Register) -> Result<WorkerInfo, String> {
         return Err("the worker names no data address".into());
     }
     Ok(WorkerInfo {
-        id: register.worker_id.parse().map_err(|e: tidemill_types::ids::InvalidId| e.to_string())?,
+        id: register
+            .worker_id
+            .parse()
+            .map_err(|e: tidemill_types::ids::InvalidId| e.to_string())?,
         data_address: register.data_address.clone(),
         slots: register.slots,
         memory_bytes: register.memory_bytes,
@@ -60,7 +63,10 @@ pub(super) fn task_status(state: i32) -> Option<TaskStatus> {
 }
 
 /// A report about a task.
-pub(super) fn task_report(update: &control::TaskUpdate, id: tidemill_types::TaskId) -> Option<TaskReport> {
+pub(super) fn task_report(
+    update: &control::TaskUpdate,
+    id: tidemill_types::TaskId,
+) -> Option<TaskReport> {
     Some(TaskReport {
         attempt: id.attempt,
         vertex: id.vertex,
@@ -76,10 +82,16 @@ pub(super) fn subtask_state(bytes: &[u8]) -> Result<Option<SubtaskState>, String
     if bytes.is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(bytes).map(Some).map_err(|e| format!("unreadable state: {e}"))
+    serde_json::from_slice(bytes)
+        .map(Some)
+        .map_err(|e| format!("unreadable state: {e}"))
 }
 
 /// Figures by name.
 pub(super) fn metrics(metrics: Vec<Metric>) -> BTreeMap<String, f64> {
-    metrics.into_iter().take(METRICS_MAX).map(|metric| (metric.name, metric.value)).collect()
+    metrics
+        .into_iter()
+        .take(METRICS_MAX)
+        .map(|metric| (metric.name, metric.value))
+        .collect()
 }

@@ -46,7 +46,9 @@ impl coordinator_server::Coordinator for RpcService {
     ) -> Result<Response<Self::OpenSessionStream>, Status> {
         let (outbox, outgoing) = mpsc::channel(OUTBOX_MESSAGES_MAX);
         let cluster = Arc::clone(&self.cluster);
-        self.cluster.tasks.spawn(session::run(cluster, request.into_inner(), outbox));
+        self.cluster
+            .tasks
+            .spawn(session::run(cluster, request.into_inner(), outbox));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
@@ -71,7 +73,10 @@ impl coordinator_server::Coordinator for RpcService {
 }
 
 /// Serves workers until the cluster shuts down.
-pub(crate) async fn serve(cluster: Arc<Cluster>, listener: TcpListener) -> Result<(), CoordinatorError> {
+pub(crate) async fn serve(
+    cluster: Arc<Cluster>,
+    listener: TcpListener,
+) -> Result<(), CoordinatorError> {
     let shutdown = cluster.shutdown.clone();
     let service = coordinator_server::CoordinatorServer::new(RpcService { cluster })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -86,5 +91,8 @@ pub(crate) async fn serve(cluster: Arc<Cluster>, listener: TcpListener) -> Resul
     tonic::transport::Server::builder()
         .serve_with_incoming_shutdown(service, incoming, shutdown.cancelled_owned())
         .await
-        .map_err(|error| CoordinatorError::Serve { what: "the RPC port", error: error.to_string() })
+        .map_err(|error| CoordinatorError::Serve {
+            what: "the RPC port",
+            error: error.to_string(),
+        })
 }

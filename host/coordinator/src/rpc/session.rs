@@ -8,16 +8,16 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemill_protocol::control::{
-    CancelTasks, CoordinatorMessage, Heartbeat, Refused, Register, Registered, WorkerMessage,
-    coordinator_message::Kind, worker_message,
+    CancelTasks, CheckpointAck, CoordinatorMessage, Heartbeat, MetricsReport, Refused, Register,
+    Registered, TaskUpdate, WorkerMessage, coordinator_message::Kind, worker_message,
 };
-use tidemill_types::{TaskId, WorkerId, config::keys};
+use tidemill_types::{CheckpointId, TaskId, WorkerId, config::keys};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::convert;
 use crate::{
-    clock::millis,
+    clock::{millis, unsigned_millis},
     cluster::Cluster,
     job::{JobEvent, JobHandle},
     workers::Outbox,
@@ -35,17 +35,32 @@ struct Session {
 }
 
 /// Runs a session to its end.
-pub(super) async fn run(cluster: Arc<Cluster>, mut incoming: Streaming<WorkerMessage>, outbox: Outbox) {
+pub(super) async fn run(
+    cluster: Arc<Cluster>,
+    mut incoming: Streaming<WorkerMessage>,
+    outbox: Outbox,
+) {
     let first = tokio::time::timeout(REGISTER_TIMEOUT, incoming.message()).await;
-    let Ok(Ok(Some(WorkerMessage { kind: Some(worker_message::Kind::Register(register)) }))) = first else {
-        refuse(&cluster, &outbox, "the first message of a worker must be its registration".into()).await;
+    let Ok(Ok(Some(WorkerMessage {
+        kind: Some(worker_message::Kind::Register(register)),
+    }))) = first
+    else {
+        refuse(
+            &cluster,
+            &outbox,
+            "the first message of a worker must be its registration".into(),
+        )
+        .await;
         return;
     };
     match Session::register(&cluster, &register, &outbox).await {
         Ok(session) => {
             session.fence(&register);
             let reason = session.serve(incoming, outbox).await;
-            session.cluster.workers.remove(&session.worker, session.number);
+            session
+                .cluster
+                .workers
+                .remove(&session.worker, session.number);
             tracing::info!(worker = %session.worker, reason, "worker is gone");
         }
         Err(reason) => {
@@ -78,21 +93,36 @@ impl Session {
         let welcome = CoordinatorMessage {
             epoch: cluster.workers.epoch().0,
             kind: Some(Kind::Registered(Registered {
-                heartbeat_interval_ms: cluster.config.get(&keys::HEARTBEAT_INTERVAL).as_millis() as u64,
-                heartbeat_timeout_ms: cluster.config.get(&keys::HEARTBEAT_TIMEOUT).as_millis() as u64,
+                heartbeat_interval_ms: unsigned_millis(
+                    cluster.config.get(&keys::HEARTBEAT_INTERVAL),
+                ),
+                heartbeat_timeout_ms: unsigned_millis(cluster.config.get(&keys::HEARTBEAT_TIMEOUT)),
             })),
         };
-        outbox.send(Ok(welcome)).await.map_err(|_closed| "the worker hung up".to_owned())?;
+        outbox
+            .send(Ok(welcome))
+            .await
+            .map_err(|_closed| "the worker hung up".to_owned())?;
         let stop = cluster.shutdown.child_token();
         let now_ms = cluster.clock.now_ms();
-        let number = cluster.workers.register(info, outbox.clone(), stop.clone(), now_ms)?;
-        Ok(Self { cluster: Arc::clone(cluster), worker, number, stop })
+        let number = cluster
+            .workers
+            .register(info, outbox.clone(), stop.clone(), now_ms)?;
+        Ok(Self {
+            cluster: Arc::clone(cluster),
+            worker,
+            number,
+            stop,
+        })
     }
 
     /// Stops what a worker that comes back still runs: its jobs have gone on without it.
     fn fence(&self, register: &Register) {
-        let mut attempts: Vec<(String, u32)> =
-            register.running.iter().map(|task| (task.job.clone(), task.attempt)).collect();
+        let mut attempts: Vec<(String, u32)> = register
+            .running
+            .iter()
+            .map(|task| (task.job.clone(), task.attempt))
+            .collect();
         attempts.sort();
         attempts.dedup();
         for (job, attempt) in attempts {
@@ -102,12 +132,18 @@ impl Session {
 
     fn cancel(&self, job: String, attempt: u32) {
         let message = Kind::CancelTasks(CancelTasks { job, attempt });
-        self.cluster.workers.send(&self.worker, self.number, message);
+        self.cluster
+            .workers
+            .send(&self.worker, self.number, message);
     }
 
     /// Passes messages on until one side ends the session; says why it ended.
     async fn serve(&self, mut incoming: Streaming<WorkerMessage>, outbox: Outbox) -> &'static str {
-        let interval = self.cluster.config.get(&keys::HEARTBEAT_INTERVAL).max(Duration::from_millis(10));
+        let interval = self
+            .cluster
+            .config
+            .get(&keys::HEARTBEAT_INTERVAL)
+            .max(Duration::from_millis(10));
         let timeout_ms = millis(self.cluster.config.get(&keys::HEARTBEAT_TIMEOUT));
         // The registry's clone is the only one that counts.
         drop(outbox);
@@ -144,55 +180,83 @@ impl Session {
 
     async fn handle(&self, message: WorkerMessage) {
         match message.kind {
-            Some(worker_message::Kind::TaskUpdate(update)) => {
-                let Some(id) = self.task_id(update.task.clone()) else { return };
-                let Some(report) = convert::task_report(&update, id) else { return };
-                let final_state = match convert::subtask_state(&update.final_state) {
-                    Ok(state) => state,
-                    Err(error) => {
-                        tracing::warn!(task = %id, error, "a finished task's state is dropped");
-                        None
-                    }
-                };
-                let event = JobEvent::Task { session: self.number, report, final_state };
-                self.pass_on(id, event).await;
-            }
-            Some(worker_message::Kind::CheckpointAck(ack)) => {
-                let Some(id) = self.task_id(ack.task) else { return };
-                let event = match convert::subtask_state(&ack.state) {
-                    Ok(state) => JobEvent::Ack {
-                        task: id,
-                        checkpoint: tidemill_types::CheckpointId(ack.checkpoint),
-                        state: Box::new(state.unwrap_or_default()),
-                        figures: ack.figures.unwrap_or_default(),
-                    },
-                    Err(reason) => JobEvent::Decline {
-                        task: id,
-                        checkpoint: tidemill_types::CheckpointId(ack.checkpoint),
-                        reason,
-                    },
-                };
-                self.pass_on(id, event).await;
-            }
+            Some(worker_message::Kind::TaskUpdate(update)) => self.on_task_update(update).await,
+            Some(worker_message::Kind::CheckpointAck(ack)) => self.on_ack(ack).await,
             Some(worker_message::Kind::CheckpointDecline(decline)) => {
-                let Some(id) = self.task_id(decline.task) else { return };
-                let checkpoint = tidemill_types::CheckpointId(decline.checkpoint);
-                let event = JobEvent::Decline { task: id, checkpoint, reason: decline.reason };
-                self.pass_on(id, event).await;
+                let Some(task) = self.task_id(decline.task) else {
+                    return;
+                };
+                let checkpoint = CheckpointId(decline.checkpoint);
+                let reason = decline.reason;
+                let event = JobEvent::Decline {
+                    task,
+                    checkpoint,
+                    reason,
+                };
+                self.pass_on(task, event).await;
             }
-            Some(worker_message::Kind::Metrics(report)) => {
-                let figures = convert::metrics(report.worker);
-                self.cluster.workers.set_metrics(&self.worker, self.number, figures);
-                for task in report.tasks {
-                    let Some(id) = self.task_id(task.task) else { continue };
-                    if let Some(job) = self.cluster.job_of_any_tenant(id.job) {
-                        job.report_metrics(id, convert::metrics(task.metrics));
-                    }
-                }
-            }
+            Some(worker_message::Kind::Metrics(report)) => self.on_metrics(report),
             Some(worker_message::Kind::Heartbeat(_)) => {}
             Some(worker_message::Kind::Register(_)) | None => {
                 tracing::debug!(worker = %self.worker, "a message without meaning here is dropped");
+            }
+        }
+    }
+
+    async fn on_task_update(&self, update: TaskUpdate) {
+        let Some(id) = self.task_id(update.task.clone()) else {
+            return;
+        };
+        let Some(report) = convert::task_report(&update, id) else {
+            return;
+        };
+        let final_state = match convert::subtask_state(&update.final_state) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(task = %id, error, "a finished task's state is dropped");
+                None
+            }
+        };
+        let session = self.number;
+        let event = JobEvent::Task {
+            session,
+            report,
+            final_state,
+        };
+        self.pass_on(id, event).await;
+    }
+
+    async fn on_ack(&self, ack: CheckpointAck) {
+        let Some(task) = self.task_id(ack.task) else {
+            return;
+        };
+        let checkpoint = CheckpointId(ack.checkpoint);
+        let event = match convert::subtask_state(&ack.state) {
+            Ok(state) => JobEvent::Ack {
+                task,
+                checkpoint,
+                state: Box::new(state.unwrap_or_default()),
+                figures: ack.figures.unwrap_or_default(),
+            },
+            Err(reason) => JobEvent::Decline {
+                task,
+                checkpoint,
+                reason,
+            },
+        };
+        self.pass_on(task, event).await;
+    }
+
+    fn on_metrics(&self, report: MetricsReport) {
+        let figures = convert::metrics(report.worker);
+        let workers = &self.cluster.workers;
+        workers.set_metrics(&self.worker, self.number, figures);
+        for task in report.tasks {
+            let Some(id) = self.task_id(task.task) else {
+                continue;
+            };
+            if let Some(job) = self.cluster.job_of_any_tenant(id.job) {
+                job.report_metrics(id, convert::metrics(task.metrics));
             }
         }
     }
