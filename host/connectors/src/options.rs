@@ -19,7 +19,12 @@ impl<'a> OptionReader<'a> {
     /// Options of `connector`, named as in `kafka source`.
     #[must_use]
     pub fn new(connector: &'static str, options: &'a BTreeMap<String, String>) -> Self {
-        Self { connector, options, known: Vec::new(), prefixes: Vec::new() }
+        Self {
+            connector,
+            options,
+            known: Vec::new(),
+            prefixes: Vec::new(),
+        }
     }
 
     /// The text of an option.
@@ -51,7 +56,9 @@ impl<'a> OptionReader<'a> {
         expected: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<Option<T>, ConnectorError> {
-        let Some(value) = self.text(name) else { return Ok(None) };
+        let Some(value) = self.text(name) else {
+            return Ok(None);
+        };
         match parse(value.trim()) {
             Some(parsed) => Ok(Some(parsed)),
             None => Err(self.invalid(&format!("`{name}` is \"{value}\", not {expected}"))),
@@ -73,7 +80,9 @@ impl<'a> OptionReader<'a> {
     ///
     /// As [`OptionReader::parsed`].
     pub fn positive(&mut self, name: &'static str) -> Result<Option<u64>, ConnectorError> {
-        self.parsed(name, "a whole number above 0", |v| v.parse().ok().filter(|n| *n > 0))
+        self.parsed(name, "a whole number above 0", |v| {
+            v.parse().ok().filter(|n| *n > 0)
+        })
     }
 
     /// `true` or `false`.
@@ -82,7 +91,9 @@ impl<'a> OptionReader<'a> {
     ///
     /// As [`OptionReader::parsed`].
     pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, ConnectorError> {
-        self.parsed(name, "true or false", |v| v.to_ascii_lowercase().parse().ok())
+        self.parsed(name, "true or false", |v| {
+            v.to_ascii_lowercase().parse().ok()
+        })
     }
 
     /// A duration such as `5 min` or `250 ms`; a plain number counts milliseconds.
@@ -91,7 +102,11 @@ impl<'a> OptionReader<'a> {
     ///
     /// As [`OptionReader::parsed`].
     pub fn duration(&mut self, name: &'static str) -> Result<Option<Duration>, ConnectorError> {
-        self.parsed(name, "a duration such as \"30 s\", \"5 min\" or \"100 ms\"", parse_duration)
+        self.parsed(
+            name,
+            "a duration such as \"30 s\", \"5 min\" or \"100 ms\"",
+            parse_duration,
+        )
     }
 
     /// A size such as `128 mb`; a plain number counts bytes.
@@ -115,7 +130,10 @@ impl<'a> OptionReader<'a> {
     ) -> Result<Option<T>, ConnectorError> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         self.parsed(name, &format!("one of {}", words.join(", ")), |v| {
-            choices.iter().find(|(word, _)| *word == v).map(|(_, choice)| *choice)
+            choices
+                .iter()
+                .find(|(word, _)| *word == v)
+                .map(|(_, choice)| *choice)
         })
     }
 
@@ -124,7 +142,9 @@ impl<'a> OptionReader<'a> {
         self.prefixes.push(prefix);
         self.options
             .iter()
-            .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?.to_owned(), value.clone())))
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), value.clone()))
+            })
             .collect()
     }
 
@@ -149,10 +169,10 @@ impl<'a> OptionReader<'a> {
             .known
             .iter()
             .chain(&self.prefixes)
-            .max_by(|a, b| {
-                strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-            })
-            .map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"));
+            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)))
+            .map_or_else(String::new, |nearest| {
+                format!("; did you mean `{nearest}`?")
+            });
         Err(self.invalid(&format!("there is no option `{name}`{nearest}")))
     }
 }
@@ -160,7 +180,9 @@ impl<'a> OptionReader<'a> {
 /// Splits `12 min` into its number and its unit.
 fn number_and_unit(text: &str) -> Option<(u64, String)> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     Some((number.parse().ok()?, unit.trim().to_ascii_lowercase()))
 }
@@ -195,7 +217,10 @@ mod tests {
     use super::*;
 
     fn options(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -205,7 +230,10 @@ mod tests {
         assert_eq!(reader.text("topics"), None);
         assert_eq!(reader.with_prefix("properties.").len(), 1);
         let text = reader.finish().unwrap_err().to_string();
-        assert_eq!(text, "kafka source: there is no option `topcs`; did you mean `topics`?");
+        assert_eq!(
+            text,
+            "kafka source: there is no option `topcs`; did you mean `topics`?"
+        );
     }
 
     #[test]
@@ -221,7 +249,13 @@ mod tests {
     #[test]
     fn a_bad_value_is_named_with_what_was_expected() {
         let given = options(&[("rate", "fast")]);
-        let text = OptionReader::new("datagen", &given).positive("rate").unwrap_err().to_string();
-        assert_eq!(text, "datagen: `rate` is \"fast\", not a whole number above 0");
+        let text = OptionReader::new("datagen", &given)
+            .positive("rate")
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            text,
+            "datagen: `rate` is \"fast\", not a whole number above 0"
+        );
     }
 }

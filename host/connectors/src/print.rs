@@ -55,7 +55,9 @@ pub struct Print {
 
 impl fmt::Debug for Print {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Print").field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("Print")
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,7 +103,13 @@ impl Print {
             (false, false) => format!("{prefix}> "),
             (false, true) => format!("{prefix}:{}> ", cx.subtask + 1),
         };
-        Ok(Self { output, cx, prefix, stderr, lines: Vec::new() })
+        Ok(Self {
+            output,
+            cx,
+            prefix,
+            stderr,
+            lines: Vec::new(),
+        })
     }
 }
 
@@ -111,7 +119,8 @@ impl Sink for Print {
         self.lines.clear();
         for index in 0..batch.len() {
             self.lines.extend_from_slice(self.prefix.as_bytes());
-            self.lines.extend_from_slice(batch.values.get(index).unwrap_or(b"null"));
+            self.lines
+                .extend_from_slice(batch.values.get(index).unwrap_or(b"null"));
             self.lines.push(b'\n');
         }
         self.output

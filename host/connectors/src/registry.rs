@@ -36,7 +36,10 @@ impl Registry {
     /// All connectors; `print` goes to the standard streams of this process.
     #[must_use]
     pub fn standard() -> Self {
-        Self { print: Arc::new(ProcessOutput), producers: ProducerPool::default() }
+        Self {
+            print: Arc::new(ProcessOutput),
+            producers: ProducerPool::default(),
+        }
     }
 
     /// The same, but `print` goes elsewhere.
@@ -95,9 +98,10 @@ impl Registry {
                 let options = file::SinkOptions::read(config)?;
                 Ok(Box::new(FileSink::open(options, &cx, restored).await?))
             }
-            "kafka" => {
-                Ok(Box::new(KafkaSink::open(SinkOptions::read(config)?, &self.producers)?))
-            }
+            "kafka" => Ok(Box::new(KafkaSink::open(
+                SinkOptions::read(config)?,
+                &self.producers,
+            )?)),
             "print" => Ok(Box::new(Print::new(config, cx, Arc::clone(&self.print))?)),
             _ => Err(unknown("sink", &config.kind, &SINKS)),
         }
@@ -138,11 +142,16 @@ impl Registry {
     ///
     /// [`ConnectorError`] names the first source or sink that cannot be used, and why.
     pub async fn preflight(&self, graph: &JobGraph) -> Result<(), ConnectorError> {
-        let sources = graph.vertices.iter().filter_map(|vertex| vertex.source.as_ref());
+        let sources = graph
+            .vertices
+            .iter()
+            .filter_map(|vertex| vertex.source.as_ref());
         let sources = sources.map(|source| self.check_source(&source.connector));
         let sinks = graph.vertices.iter().flat_map(|vertex| &vertex.sinks);
         let sinks = sinks.map(|sink| self.check_sink(&sink.connector));
-        try_join(try_join_all(sources), try_join_all(sinks)).await.map(drop)
+        try_join(try_join_all(sources), try_join_all(sinks))
+            .await
+            .map(drop)
     }
 
     async fn check_source(&self, config: &ConnectorConfig) -> Result<(), ConnectorError> {

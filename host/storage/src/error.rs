@@ -44,9 +44,10 @@ impl StorageError {
         match error {
             E::NotFound { .. } => Self::NotFound { uri },
             E::AlreadyExists { .. } => Self::AlreadyExists { uri },
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-                Self::Refused(format!("cannot {action} {uri}: access is denied: {}", root(error)))
-            }
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Refused(format!(
+                "cannot {action} {uri}: access is denied: {}",
+                root(error)
+            )),
             E::InvalidPath { .. } | E::NotSupported { .. } | E::NotImplemented { .. } => {
                 Self::Refused(format!("cannot {action} {uri}: {}", root(error)))
             }
@@ -57,24 +58,32 @@ impl StorageError {
 }
 
 /// The causes of an error, from the outermost.
-fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        (*error).source()
+    })
 }
 
 /// The innermost cause, which says what happened.
 fn root(error: &object_store::Error) -> String {
-    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+    causes(error)
+        .last()
+        .map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Whether a local error will not go away by itself.
 fn stays(error: &object_store::Error) -> bool {
-    causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|cause| {
-        matches!(
-            cause.kind(),
-            io::ErrorKind::PermissionDenied
-                | io::ErrorKind::NotADirectory
-                | io::ErrorKind::IsADirectory
-                | io::ErrorKind::ReadOnlyFilesystem
-        )
-    })
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| {
+            matches!(
+                cause.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::IsADirectory
+                    | io::ErrorKind::ReadOnlyFilesystem
+            )
+        })
 }

@@ -59,8 +59,18 @@ impl Location {
     ///
     /// [`StorageError::Refused`] when there is no such kind of place or its settings are wrong.
     pub fn open(uri: &str, config: &BTreeMap<String, String>) -> Result<Self, StorageError> {
-        let open::Opened { store, prefix, uri, folder } = open::open(uri, config)?;
-        Ok(Self { store, prefix, uri, folder: folder.map(Arc::from) })
+        let open::Opened {
+            store,
+            prefix,
+            uri,
+            folder,
+        } = open::open(uri, config)?;
+        Ok(Self {
+            store,
+            prefix,
+            uri,
+            folder: folder.map(Arc::from),
+        })
     }
 
     /// The place `name` inside of this one.
@@ -87,7 +97,11 @@ impl Location {
     #[must_use]
     pub fn uri_of(&self, name: &str) -> String {
         let name = name.trim_matches('/');
-        if name.is_empty() { self.uri.clone() } else { format!("{}/{name}", self.uri) }
+        if name.is_empty() {
+            self.uri.clone()
+        } else {
+            format!("{}/{name}", self.uri)
+        }
     }
 
     /// Writes an object, replacing an older one.
@@ -114,9 +128,15 @@ impl Location {
 
     async fn put_with(&self, name: &str, bytes: Bytes, mode: PutMode) -> Result<(), StorageError> {
         let path = self.path(name)?;
-        let options = PutOptions { mode, ..PutOptions::default() };
+        let options = PutOptions {
+            mode,
+            ..PutOptions::default()
+        };
         let payload = PutPayload::from_bytes(bytes);
-        let first = self.store.put_opts(&path, payload.clone(), options.clone()).await;
+        let first = self
+            .store
+            .put_opts(&path, payload.clone(), options.clone())
+            .await;
         let result = match first {
             // A local folder can be cleaned up just between its creation and its first file.
             Err(object_store::Error::NotFound { .. }) => {
@@ -145,7 +165,10 @@ impl Location {
     /// [`StorageError::NotFound`] if there is no such object.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StorageError> {
         let path = self.path(name)?;
-        self.store.get_range(&path, range).await.map_err(|e| self.error("read", name, &e))
+        self.store
+            .get_range(&path, range)
+            .await
+            .map_err(|e| self.error("read", name, &e))
     }
 
     /// The size of an object, or `None` if there is none.
@@ -175,11 +198,17 @@ impl Location {
             let meta = meta.map_err(|e| self.error("list", under, &e))?;
             if entries.len() >= LIST_MAX {
                 let uri = self.uri_of(under);
-                return Err(StorageError::Refused(format!("{uri} has more than {LIST_MAX} objects")));
+                return Err(StorageError::Refused(format!(
+                    "{uri} has more than {LIST_MAX} objects"
+                )));
             }
             if let Some(name) = self.relative(&meta.location) {
                 let modified_ms = meta.last_modified.timestamp_millis();
-                entries.push(ObjectEntry { name, size: meta.size, modified_ms });
+                entries.push(ObjectEntry {
+                    name,
+                    size: meta.size,
+                    modified_ms,
+                });
             }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -223,7 +252,9 @@ impl Location {
     /// Object stores have no folders; the local file system's would stay behind, one for each
     /// checkpoint.
     async fn remove_empty_folders(&self, deleted: Path) {
-        let Some(root) = self.folder.clone() else { return };
+        let Some(root) = self.folder.clone() else {
+            return;
+        };
         let remove = move || {
             let file = FilePath::new("/").join(deleted.as_ref());
             let below_root = |folder: &&FilePath| folder.starts_with(&root) && **folder != *root;
@@ -249,10 +280,14 @@ impl Location {
             return Err(StorageError::Refused(text));
         }
         let entries = self.list(under).await?;
-        futures::stream::iter(entries.into_iter().map(|entry| async move { self.delete(&entry.name).await }))
-            .buffer_unordered(DELETES_AT_ONCE)
-            .try_collect()
-            .await
+        futures::stream::iter(
+            entries
+                .into_iter()
+                .map(|entry| async move { self.delete(&entry.name).await }),
+        )
+        .buffer_unordered(DELETES_AT_ONCE)
+        .try_collect()
+        .await
     }
 
     /// Finds out whether objects can be written here, by writing one and deleting it.
@@ -264,7 +299,8 @@ impl Location {
         static COUNTER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let count = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!(".tidemill-probe-{}-{count}", std::process::id());
-        self.put(&name, Bytes::from_static(b"may be deleted")).await?;
+        self.put(&name, Bytes::from_static(b"may be deleted"))
+            .await?;
         self.delete(&name).await
     }
 
@@ -283,7 +319,10 @@ impl Location {
 
     /// The name of a full path, if it is inside.
     fn relative(&self, path: &Path) -> Option<String> {
-        let parts: Vec<_> = path.prefix_match(&self.prefix)?.map(|p| p.as_ref().to_owned()).collect();
+        let parts: Vec<_> = path
+            .prefix_match(&self.prefix)?
+            .map(|p| p.as_ref().to_owned())
+            .collect();
         Some(parts.join("/"))
     }
 

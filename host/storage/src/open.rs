@@ -29,7 +29,9 @@ pub(crate) fn open(uri: &str, config: &BTreeMap<String, String>) -> Result<Opene
     }
     let refused = |text: String| StorageError::Refused(format!("the location \"{uri}\" {text}"));
     let url = Url::parse(uri).map_err(|e| {
-        refused(format!("is neither an absolute path nor a URI such as file:///dir ({e})"))
+        refused(format!(
+            "is neither an absolute path nor a URI such as file:///dir ({e})"
+        ))
     })?;
     match url.scheme() {
         "file" => {
@@ -39,9 +41,17 @@ pub(crate) fn open(uri: &str, config: &BTreeMap<String, String>) -> Result<Opene
             open_local(&path)
         }
         "s3" | "s3a" => {
-            let bucket = url.host_str().ok_or_else(|| refused("names no bucket".to_owned()))?;
-            let store = s3::open(bucket, config).map_err(|e| refused(format!("cannot be used: {e}")))?;
-            Ok(Opened { store, prefix: prefix_of(&url)?, uri: without_slash(uri), folder: None })
+            let bucket = url
+                .host_str()
+                .ok_or_else(|| refused("names no bucket".to_owned()))?;
+            let store =
+                s3::open(bucket, config).map_err(|e| refused(format!("cannot be used: {e}")))?;
+            Ok(Opened {
+                store,
+                prefix: prefix_of(&url)?,
+                uri: without_slash(uri),
+                folder: None,
+            })
         }
         "memory" => Ok(Opened {
             store: memory(url.host_str().unwrap_or_default()),
@@ -50,9 +60,13 @@ pub(crate) fn open(uri: &str, config: &BTreeMap<String, String>) -> Result<Opene
             folder: None,
         }),
         scheme @ ("hdfs" | "gs" | "abfs" | "abfss" | "wasb" | "wasbs" | "oss" | "alluxio") => {
-            Err(refused(format!("is on {scheme}, which this version does not support yet; use file:// or s3://")))
+            Err(refused(format!(
+                "is on {scheme}, which this version does not support yet; use file:// or s3://"
+            )))
         }
-        scheme => Err(refused(format!("has the unknown scheme {scheme}; use file:// or s3://"))),
+        scheme => Err(refused(format!(
+            "has the unknown scheme {scheme}; use file:// or s3://"
+        ))),
     }
 }
 
@@ -67,16 +81,25 @@ fn prefix_of(url: &Url) -> Result<Path, StorageError> {
 
 fn open_local(path: &FilePath) -> Result<Opened, StorageError> {
     let name = path.display();
-    if path.components().any(|part| matches!(part, Component::ParentDir)) {
-        return Err(StorageError::Refused(format!("the path \"{name}\" contains \"..\"")));
+    if path
+        .components()
+        .any(|part| matches!(part, Component::ParentDir))
+    {
+        return Err(StorageError::Refused(format!(
+            "the path \"{name}\" contains \"..\""
+        )));
     }
-    let prefix = Path::from_absolute_path(path).map_err(|e| {
-        StorageError::Refused(format!("the path \"{name}\" cannot be used: {e}"))
-    })?;
+    let prefix = Path::from_absolute_path(path)
+        .map_err(|e| StorageError::Refused(format!("the path \"{name}\" cannot be used: {e}")))?;
     // Checkpoints rely on what was written being on the disk.
     let store = LocalFileSystem::new().with_fsync(true);
     let uri = without_slash(&format!("file://{name}"));
-    Ok(Opened { store: Arc::new(store), prefix, uri, folder: Some(path.to_owned()) })
+    Ok(Opened {
+        store: Arc::new(store),
+        prefix,
+        uri,
+        folder: Some(path.to_owned()),
+    })
 }
 
 /// The store of that name in this process.

@@ -27,9 +27,18 @@ const RETRIES_MAX: usize = 8;
 
 /// Our names and the library's.
 const KEYS: [(&[&str], AmazonS3ConfigKey); 4] = [
-    (&["access-key", "access.key"], AmazonS3ConfigKey::AccessKeyId),
-    (&["secret-key", "secret.key"], AmazonS3ConfigKey::SecretAccessKey),
-    (&["session-token", "session.token"], AmazonS3ConfigKey::Token),
+    (
+        &["access-key", "access.key"],
+        AmazonS3ConfigKey::AccessKeyId,
+    ),
+    (
+        &["secret-key", "secret.key"],
+        AmazonS3ConfigKey::SecretAccessKey,
+    ),
+    (
+        &["session-token", "session.token"],
+        AmazonS3ConfigKey::Token,
+    ),
     (&["region", "endpoint.region"], AmazonS3ConfigKey::Region),
 ];
 
@@ -46,11 +55,13 @@ pub(crate) fn open(
     bucket: &str,
     config: &BTreeMap<String, String>,
 ) -> Result<Arc<dyn ObjectStore>, String> {
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(RetryConfig {
-        max_retries: RETRIES_MAX,
-        retry_timeout: RETRY_TIMEOUT,
-        ..RetryConfig::default()
-    });
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_retry(RetryConfig {
+            max_retries: RETRIES_MAX,
+            retry_timeout: RETRY_TIMEOUT,
+            ..RetryConfig::default()
+        });
     for (names, key) in KEYS {
         if let Some(value) = lookup(config, names) {
             builder = builder.with_config(key, value);
@@ -65,10 +76,15 @@ pub(crate) fn open(
         builder = builder.with_allow_http(endpoint.starts_with("http://"));
         builder = if lookup(config, &["path.style.access"]) == Some("false") {
             let with_bucket = endpoint.replacen("://", &format!("://{bucket}."), 1);
-            builder.with_virtual_hosted_style_request(true).with_endpoint(with_bucket)
+            builder
+                .with_virtual_hosted_style_request(true)
+                .with_endpoint(with_bucket)
         } else {
             builder.with_endpoint(endpoint)
         };
     }
-    builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>).map_err(|e| e.to_string())
+    builder
+        .build()
+        .map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+        .map_err(|e| e.to_string())
 }

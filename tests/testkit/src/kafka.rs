@@ -43,12 +43,15 @@ impl Record {
     /// A record with a value only.
     #[must_use]
     pub fn value(value: impl Into<Vec<u8>>) -> Self {
-        Self { value: Some(value.into()), ..Self::default() }
+        Self {
+            value: Some(value.into()),
+            ..Self::default()
+        }
     }
 
     /// The same in a partition.
     #[must_use]
-    pub fn to_partition(mut self, partition: i32) -> Self {
+    pub fn in_partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
     }
@@ -104,8 +107,10 @@ impl Kafka {
     /// When it cannot be fetched or does not come up.
     pub async fn start_own() -> anyhow::Result<Self> {
         let broker = tokio::task::spawn_blocking(Broker::start).await??;
-        let kafka =
-            Self { bootstrap: broker.bootstrap(), broker: Arc::new(Mutex::new(broker)) };
+        let kafka = Self {
+            bootstrap: broker.bootstrap(),
+            broker: Arc::new(Mutex::new(broker)),
+        };
         kafka.wait_until_ready().await?;
         Ok(kafka)
     }
@@ -120,7 +125,11 @@ impl Kafka {
         let consumer: Arc<BaseConsumer> = Arc::new(self.client().create()?);
         crate::wait_until(PATIENCE, "the broker to answer", || {
             let consumer = Arc::clone(&consumer);
-            let ask = move || consumer.fetch_metadata(None, Duration::from_secs(1)).is_ok();
+            let ask = move || {
+                consumer
+                    .fetch_metadata(None, Duration::from_secs(1))
+                    .is_ok()
+            };
             async move { tokio::task::spawn_blocking(ask).await.unwrap_or(false) }
         })
         .await
@@ -192,7 +201,9 @@ impl Kafka {
 
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.bootstrap).set("group.id", "testkit");
+        config
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("group.id", "testkit");
         config
     }
 
@@ -222,7 +233,12 @@ impl Kafka {
         settings: &[(&str, &str)],
     ) -> anyhow::Result<()> {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        self.create(settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))).await
+        self.create(
+            settings
+                .iter()
+                .fold(topic, |topic, (key, value)| topic.set(key, value)),
+        )
+        .await
     }
 
     async fn create(&self, topic: NewTopic<'_>) -> anyhow::Result<()> {
@@ -251,7 +267,11 @@ impl Kafka {
     /// When the broker refuses.
     pub async fn add_partitions(&self, name: &str, total: usize) -> anyhow::Result<()> {
         let partitions = NewPartitions::new(name, total);
-        outcome(self.admin()?.create_partitions([&partitions], &options()).await?)
+        outcome(
+            self.admin()?
+                .create_partitions([&partitions], &options())
+                .await?,
+        )
     }
 
     /// Deletes a topic.
@@ -293,9 +313,16 @@ impl Kafka {
         let producer: FutureProducer = self.client().set("linger.ms", "1").create()?;
         let mut acknowledgements = Vec::new();
         for record in records {
-            let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header { key, value: value.as_ref() })
-            });
+            let headers =
+                record
+                    .headers
+                    .iter()
+                    .fold(OwnedHeaders::new(), |headers, (key, value)| {
+                        headers.insert(Header {
+                            key,
+                            value: value.as_ref(),
+                        })
+                    });
             let mut message: FutureRecord<'_, Vec<u8>, Vec<u8>> = FutureRecord::to(topic);
             message.partition = record.partition;
             message.key = record.key.as_ref();
@@ -332,10 +359,14 @@ impl Kafka {
                 query.add_partition(&topic, partition);
             }
             let found = consumer.committed_offsets(query, Timeout::After(PATIENCE))?;
-            let offsets = found.elements().into_iter().filter_map(|element| match element.offset() {
-                Offset::Offset(offset) => Some((element.partition(), offset)),
-                _ => None,
-            });
+            let offsets =
+                found
+                    .elements()
+                    .into_iter()
+                    .filter_map(|element| match element.offset() {
+                        Offset::Offset(offset) => Some((element.partition(), offset)),
+                        _ => None,
+                    });
             Ok(offsets.collect::<HashMap<_, _>>())
         })
         .await?
@@ -361,8 +392,12 @@ impl Kafka {
 
     async fn read(&self, topic: &str, isolation: &str) -> anyhow::Result<Vec<ReadRecord>> {
         let mut config = self.client();
-        config.set("isolation.level", isolation).set("enable.partition.eof", "true");
-        config.set("enable.auto.commit", "false").set("check.crcs", "true");
+        config
+            .set("isolation.level", isolation)
+            .set("enable.partition.eof", "true");
+        config
+            .set("enable.auto.commit", "false")
+            .set("check.crcs", "true");
         let topic = topic.to_owned();
         tokio::task::spawn_blocking(move || read_to_end(&config.create()?, &topic)).await?
     }
@@ -385,7 +420,10 @@ impl Kafka {
                 return Ok(records);
             }
             let count = records.len();
-            ensure!(Instant::now() < deadline, "not enough in {topic} after {limit:?}: {count} records");
+            ensure!(
+                Instant::now() < deadline,
+                "not enough in {topic} after {limit:?}: {count} records"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -407,12 +445,19 @@ fn outcome(
 /// Where the partitions of a topic end.
 fn ends(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<(i32, i64)>> {
     let metadata = consumer.fetch_metadata(Some(topic), Timeout::After(PATIENCE))?;
-    let partitions = metadata.topics().first().context("the topic is named in the answer")?.partitions();
+    let partitions = metadata
+        .topics()
+        .first()
+        .context("the topic is named in the answer")?
+        .partitions();
     let end = |partition: i32| {
         let (_, high) = consumer.fetch_watermarks(topic, partition, Timeout::After(PATIENCE))?;
         Ok((partition, high))
     };
-    partitions.iter().map(|partition| end(partition.id())).collect()
+    partitions
+        .iter()
+        .map(|partition| end(partition.id()))
+        .collect()
 }
 
 fn read_to_end(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<ReadRecord>> {
@@ -428,12 +473,16 @@ fn read_to_end(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<ReadR
     let deadline = Instant::now() + PATIENCE;
     let mut records = Vec::new();
     while !open.is_empty() {
-        ensure!(Instant::now() < deadline, "{topic} was not read to its end after {PATIENCE:?}");
+        ensure!(
+            Instant::now() < deadline,
+            "{topic} was not read to its end after {PATIENCE:?}"
+        );
         match consumer.poll(Timeout::After(Duration::from_millis(200))) {
             None => {}
             Some(Ok(message)) => {
                 let headers = message.headers().map_or_else(Vec::new, |headers| {
-                    let owned = |h: Header<'_, &[u8]>| (h.key.to_owned(), h.value.map(<[u8]>::to_vec));
+                    let owned =
+                        |h: Header<'_, &[u8]>| (h.key.to_owned(), h.value.map(<[u8]>::to_vec));
                     headers.iter().map(owned).collect()
                 });
                 records.push(ReadRecord {

@@ -19,13 +19,17 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The folder of the project.
 #[must_use]
 pub fn project_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map_or_else(PathBuf::new, Path::to_owned)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .map_or_else(PathBuf::new, Path::to_owned)
 }
 
 /// Where build results go.
 #[must_use]
 pub fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project_root().join("target"), PathBuf::from)
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| project_root().join("target"), PathBuf::from)
 }
 
 /// A port on the loopback interface that nobody listens on.
@@ -51,7 +55,10 @@ pub(crate) fn data_dir(server: &str) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&parent)?;
     for entry in fs::read_dir(&parent)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.rsplit('-').nth(1).and_then(|pid| pid.parse::<u32>().ok());
+        let pid = name
+            .rsplit('-')
+            .nth(1)
+            .and_then(|pid| pid.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             // Another process may be removing it too.
             fs::remove_dir_all(entry.path()).ok();
@@ -73,16 +80,27 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts `command`, with its output in `log`.
-    pub(crate) fn spawn(name: &'static str, command: &Command, log: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn spawn(
+        name: &'static str,
+        command: &Command,
+        log: PathBuf,
+    ) -> anyhow::Result<Self> {
         // `setpriv` sets the parent-death signal, which needs unsafe code from within Rust.
         let mut wrapped = Command::new("setpriv");
-        wrapped.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+        wrapped
+            .args(["--pdeathsig", "KILL"])
+            .arg(command.get_program())
+            .args(command.get_args());
         if let Some(dir) = command.get_current_dir() {
             wrapped.current_dir(dir);
         }
         let output = File::options().create(true).append(true).open(&log)?;
-        wrapped.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child = spawn_from_lasting_thread(wrapped).with_context(|| format!("cannot start {name}"))?;
+        wrapped
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let child =
+            spawn_from_lasting_thread(wrapped).with_context(|| format!("cannot start {name}"))?;
         Ok(Self { child, name, log })
     }
 
@@ -91,7 +109,12 @@ impl Server {
         let deadline = Instant::now() + limit;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             self.check_alive()?;
-            ensure!(Instant::now() < deadline, "{} is not up after {limit:?}; see {}", self.name, self.log.display());
+            ensure!(
+                Instant::now() < deadline,
+                "{} is not up after {limit:?}; see {}",
+                self.name,
+                self.log.display()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
@@ -100,7 +123,12 @@ impl Server {
     pub(crate) fn check_alive(&mut self) -> anyhow::Result<()> {
         let ended = self.child.try_wait()?;
         let log = || fs::read_to_string(&self.log).unwrap_or_default();
-        ensure!(ended.is_none(), "{} ended ({ended:?}):\n{}", self.name, log());
+        ensure!(
+            ended.is_none(),
+            "{} ended ({ended:?}):\n{}",
+            self.name,
+            log()
+        );
         Ok(())
     }
 

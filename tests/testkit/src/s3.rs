@@ -1,12 +1,7 @@
 //! An S3 server (`s3s-fs`), with one bucket.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    process::Command,
-    sync::OnceLock,
-    time::Duration,
+    collections::BTreeMap, fs, path::PathBuf, process::Command, sync::OnceLock, time::Duration,
 };
 
 use anyhow::ensure;
@@ -38,11 +33,22 @@ impl S3 {
             let dir = data_dir("s3")?;
             fs::create_dir_all(dir.join(BUCKET))?;
             let mut command = Command::new(binary);
-            command.args(["--access-key", "key", "--secret-key", "secret", "--host", "127.0.0.1"]);
+            command.args([
+                "--access-key",
+                "key",
+                "--secret-key",
+                "secret",
+                "--host",
+                "127.0.0.1",
+            ]);
             command.arg("--port").arg(port.to_string()).arg(&dir);
             let mut server = Server::spawn("s3s-fs", &command, dir.with_extension("log"))?;
             server.wait_for_port(port, Duration::from_secs(20))?;
-            Ok(Self { port, dir, _server: server })
+            Ok(Self {
+                port,
+                dir,
+                _server: server,
+            })
         })
         .await?
     }
@@ -89,7 +95,15 @@ fn install() -> anyhow::Result<PathBuf> {
     let binary = root.join("bin/s3s-fs");
     if !binary.exists() {
         let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["install", "s3s-fs", "--version", VERSION, "--features", "binary", "--root"])
+            .args([
+                "install",
+                "s3s-fs",
+                "--version",
+                VERSION,
+                "--features",
+                "binary",
+                "--root",
+            ])
             .arg(&root)
             .arg("--target-dir")
             .arg(root.join("build"))

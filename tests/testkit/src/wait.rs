@@ -39,7 +39,10 @@ where
         if let Some(value) = attempt().await {
             return Ok(value);
         }
-        anyhow::ensure!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "waited {limit:?} in vain for {what}"
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }

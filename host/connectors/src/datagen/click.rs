@@ -41,7 +41,11 @@ pub(super) struct Clicks {
 
 impl Clicks {
     pub(super) fn new(start: u64, time: ClickTime) -> Self {
-        Self { start, time, ready: Round::new(start) }
+        Self {
+            start,
+            time,
+            ready: Round::new(start),
+        }
     }
 
     /// The event time of a record.
@@ -49,7 +53,9 @@ impl Clicks {
         let passed = match self.time {
             ClickTime::PerWindow { events, window_ms } => {
                 let within = (round % events).saturating_mul(window_ms) / events;
-                (round / events).saturating_mul(window_ms).saturating_add(within)
+                (round / events)
+                    .saturating_mul(window_ms)
+                    .saturating_add(within)
             }
             ClickTime::PerRecord { us } => {
                 (round.saturating_mul(PAGES_LEN) + page).saturating_mul(us) / 1_000
@@ -86,7 +92,11 @@ impl Generate for Clicks {
     fn len_of(&self, split: u64, splits: u64, records: u64) -> u64 {
         let rounds = records / PAGES_LEN;
         let whole = rounds.saturating_sub(split).div_ceil(splits) * PAGES_LEN;
-        let rest = if rounds % splits == split { records % PAGES_LEN } else { 0 };
+        let rest = if rounds % splits == split {
+            records % PAGES_LEN
+        } else {
+            0
+        };
         whole + rest
     }
 }
@@ -103,7 +113,12 @@ struct Round {
 
 impl Round {
     fn new(timestamp: u64) -> Self {
-        let mut round = Self { timestamp, digits: 0, text: Vec::new(), bounds: [0; PAGES.len() + 1] };
+        let mut round = Self {
+            timestamp,
+            digits: 0,
+            text: Vec::new(),
+            bounds: [0; PAGES.len() + 1],
+        };
         round.rebuild();
         round
     }
@@ -146,16 +161,19 @@ impl Round {
 
     fn write(&self, page: u64, batch: &mut Batch) {
         let page = usize::try_from(page).expect("one of six");
-        batch.values.data.extend_from_slice(&self.text[self.bounds[page]..self.bounds[page + 1]]);
+        batch
+            .values
+            .data
+            .extend_from_slice(&self.text[self.bounds[page]..self.bounds[page + 1]]);
         end_record(batch, self.event_time());
     }
 
     fn write_all(&self, batch: &mut Batch) {
         let base = batch.values.data.len();
         batch.values.data.extend_from_slice(&self.text);
-        let ends = self.bounds[1..].iter().map(|bound| {
-            u32::try_from(base + bound).expect("a batch's budget is far below 4 GiB")
-        });
+        let ends = self.bounds[1..]
+            .iter()
+            .map(|bound| u32::try_from(base + bound).expect("a batch's budget is far below 4 GiB"));
         batch.values.ends.extend(ends);
         batch.timestamps.extend([self.event_time(); PAGES.len()]);
     }

@@ -74,7 +74,11 @@ fn read(config: &ConnectorConfig) -> Result<Options, ConnectorError> {
     let mut reader = OptionReader::new("datagen", &config.options);
     let word = reader.choice(
         "format",
-        &[("click-event", Word::Click), ("sequence", Word::Sequence), ("random-text", Word::Text)],
+        &[
+            ("click-event", Word::Click),
+            ("sequence", Word::Sequence),
+            ("random-text", Word::Text),
+        ],
     )?;
     let start = reader.number("start-timestamp")?.unwrap_or(0);
     let events = reader.positive("events-per-window")?;
@@ -177,7 +181,9 @@ pub struct Datagen {
 
 impl std::fmt::Debug for Datagen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Datagen").field("splits", &self.splits).finish_non_exhaustive()
+        f.debug_struct("Datagen")
+            .field("splits", &self.splits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -199,7 +205,7 @@ impl Datagen {
             Format::Sequence => Box::new(Sequence),
             Format::RandomText { seed, words } => Box::new(RandomText::new(*seed, *words)),
         };
-        let restored = restore(restored.unwrap_or_default())?;
+        let restored = restore(&restored.unwrap_or_default())?;
         let splits_total = restored
             .first()
             .map(|(_, position)| position.splits)
@@ -213,9 +219,9 @@ impl Datagen {
                     .iter()
                     .find(|(restored, _)| *restored == number)
                     .map_or(0, |(_, position)| position.position),
-                end: options
-                    .records
-                    .map_or(u64::MAX, |records| generate.len_of(number, splits_total, records)),
+                end: options.records.map_or(u64::MAX, |records| {
+                    generate.len_of(number, splits_total, records)
+                }),
                 started: false,
                 finished: false,
             })
@@ -240,7 +246,10 @@ impl Datagen {
         for (index, split) in (0u32..).zip(&mut self.splits) {
             if !split.started {
                 split.started = true;
-                return Some(SourceEvent::SplitStarted { split: index, name: name(split.number) });
+                return Some(SourceEvent::SplitStarted {
+                    split: index,
+                    name: name(split.number),
+                });
             }
             if split.position >= split.end && !split.finished {
                 split.finished = true;
@@ -269,7 +278,10 @@ impl Datagen {
         let mut batch = Batch::default();
         batch.timestamps.reserve(count);
         batch.values.ends.reserve(count);
-        batch.values.data.reserve(count * self.generate.record_bytes());
+        batch
+            .values
+            .data
+            .reserve(count * self.generate.record_bytes());
         self.generate.fill(range, &mut batch);
         split.position += count as u64;
         let split = u32::try_from(index).expect("at most SPLITS_MAX splits");
@@ -282,11 +294,14 @@ fn name(number: u64) -> String {
 }
 
 /// The positions of all splits, checked to be of one source.
-fn restore(states: Vec<SplitState>) -> Result<Vec<(u64, Position)>, ConnectorError> {
+fn restore(states: &[SplitState]) -> Result<Vec<(u64, Position)>, ConnectorError> {
     let mut positions = Vec::with_capacity(states.len());
-    for state in &states {
+    for state in states {
         let position: Position = decode_state("datagen", state)?;
-        let number = state.split.strip_prefix("datagen-").and_then(|n| n.parse::<u64>().ok());
+        let number = state
+            .split
+            .strip_prefix("datagen-")
+            .and_then(|n| n.parse::<u64>().ok());
         match number {
             Some(number) if number < position.splits && position.splits <= SPLITS_MAX => {
                 positions.push((number, position));
@@ -313,7 +328,11 @@ impl Source for Datagen {
         }
         if self.splits.iter().all(|split| split.finished) {
             self.ended = true;
-            return Ok(if self.bounded { SourceEvent::Finished } else { SourceEvent::CaughtUp });
+            return Ok(if self.bounded {
+                SourceEvent::Finished
+            } else {
+                SourceEvent::CaughtUp
+            });
         }
         let by_bytes = budget.bytes / self.generate.record_bytes();
         let mut records = budget.records.min(by_bytes).max(1);
@@ -349,7 +368,11 @@ impl Source for Datagen {
         if !self.bounded {
             return Vec::new();
         }
-        let pending: u64 = self.splits.iter().map(|split| split.end.saturating_sub(split.position)).sum();
+        let pending: u64 = self
+            .splits
+            .iter()
+            .map(|split| split.end.saturating_sub(split.position))
+            .sum();
         vec![("pendingRecords".to_owned(), pending as f64)]
     }
 }

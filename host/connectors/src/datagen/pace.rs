@@ -20,7 +20,11 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) const fn new(per_second: f64) -> Self {
-        Self { per_second, since: None, spent: 0 }
+        Self {
+            per_second,
+            since: None,
+            spent: 0,
+        }
     }
 
     /// Waits until at least one record may be given and says how many may.

@@ -8,7 +8,6 @@ use super::{Generate, Range};
 pub(super) const DIGITS_MAX: usize = 20;
 
 /// Writes `number` in decimal at the end of `buffer` and returns the digits.
-#[expect(clippy::cast_possible_truncation, reason = "a digit")]
 pub(super) fn decimal(mut number: u64, buffer: &mut [u8; DIGITS_MAX]) -> &[u8] {
     let mut at = DIGITS_MAX;
     loop {
@@ -40,7 +39,10 @@ impl Generate for Sequence {
         let mut number = range.split + range.position * range.splits;
         let mut buffer = [0; DIGITS_MAX];
         for _ in 0..range.count {
-            batch.values.data.extend_from_slice(decimal(number, &mut buffer));
+            batch
+                .values
+                .data
+                .extend_from_slice(decimal(number, &mut buffer));
             end_record(batch, NO_TIMESTAMP);
             number += range.splits;
         }
@@ -84,7 +86,6 @@ const fn mix(state: &mut u64) -> u64 {
 }
 
 impl Generate for RandomText {
-    #[expect(clippy::cast_possible_truncation, reason = "six bits")]
     fn fill(&mut self, range: Range, batch: &mut Batch) {
         for position in range.position..range.position + range.count as u64 {
             let mut state = self.seed ^ (range.split + position * range.splits).rotate_left(32);
@@ -93,13 +94,19 @@ impl Generate for RandomText {
                     batch.values.data.push(b' ');
                 }
                 let choice = (mix(&mut state) >> 58) as usize;
-                batch.values.data.extend_from_slice(DICTIONARY[choice].as_bytes());
+                batch
+                    .values
+                    .data
+                    .extend_from_slice(DICTIONARY[choice].as_bytes());
             }
             end_record(batch, NO_TIMESTAMP);
         }
     }
 
     fn record_bytes(&self) -> usize {
-        usize::try_from(self.words).unwrap_or(usize::MAX).saturating_mul(6) + 12
+        usize::try_from(self.words)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(6)
+            + 12
     }
 }

@@ -14,6 +14,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// The longest line.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
+/// The file and what was read of it; empty at its end.
+type Chunk = io::Result<(File, Vec<u8>)>;
+
 /// A file that is being read.
 #[derive(Debug)]
 pub(super) struct Lines {
@@ -27,7 +30,7 @@ pub(super) struct Lines {
     position: u64,
     at_end: bool,
     /// The chunk that is being read. Kept here, so that waiting for it can be cancelled.
-    reading: Option<JoinHandle<io::Result<(File, Vec<u8>)>>>,
+    reading: Option<JoinHandle<Chunk>>,
 }
 
 impl Lines {
@@ -83,7 +86,9 @@ impl Lines {
 
     /// Waits for more to be in memory; false at the end of the file.
     pub(super) async fn more(&mut self) -> Result<bool, ConnectorError> {
-        let Some(reading) = &mut self.reading else { return Ok(false) };
+        let Some(reading) = &mut self.reading else {
+            return Ok(false);
+        };
         let read = reading.await;
         self.reading = None;
         let read = read.unwrap_or_else(|e| Err(io::Error::other(e)));
@@ -115,8 +120,10 @@ impl Lines {
     }
 }
 
-fn read_chunk(mut file: File) -> io::Result<(File, Vec<u8>)> {
+fn read_chunk(mut file: File) -> Chunk {
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-    file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+    file.by_ref()
+        .take(CHUNK_BYTES as u64)
+        .read_to_end(&mut chunk)?;
     Ok((file, chunk))
 }

@@ -19,7 +19,10 @@ pub(super) fn list(path: &Path, recursive: bool) -> Result<Vec<String>, Connecto
         ConnectorError::invalid(format!("file source: cannot read {}: {e}", path.display()))
     };
     let root = fs::canonicalize(path).map_err(|e| failed(path, &e))?;
-    if fs::metadata(&root).map_err(|e| failed(&root, &e))?.is_file() {
+    if fs::metadata(&root)
+        .map_err(|e| failed(&root, &e))?
+        .is_file()
+    {
         return Ok(vec![name(&root)?]);
     }
     let mut files = Vec::new();
@@ -27,7 +30,9 @@ pub(super) fn list(path: &Path, recursive: bool) -> Result<Vec<String>, Connecto
     while let Some((folder, depth)) = folders.pop() {
         if depth > DEPTH_MAX {
             let folder = folder.display();
-            return Err(ConnectorError::invalid(format!("file source: {folder} lies too deep")));
+            return Err(ConnectorError::invalid(format!(
+                "file source: {folder} lies too deep"
+            )));
         }
         for entry in fs::read_dir(&folder).map_err(|e| failed(&folder, &e))? {
             let path = entry.map_err(|e| failed(&folder, &e))?.path();
@@ -35,7 +40,9 @@ pub(super) fn list(path: &Path, recursive: bool) -> Result<Vec<String>, Connecto
                 continue;
             }
             // A file that vanished in between was not there.
-            let Ok(metadata) = fs::metadata(&path) else { continue };
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
             if metadata.is_dir() && recursive {
                 folders.push((path, depth + 1));
             } else if metadata.is_file() {
@@ -44,7 +51,9 @@ pub(super) fn list(path: &Path, recursive: bool) -> Result<Vec<String>, Connecto
         }
         if files.len() > FILES_MAX {
             let path = path.display();
-            return Err(ConnectorError::invalid(format!("file source: {path} has more than {FILES_MAX} files")));
+            return Err(ConnectorError::invalid(format!(
+                "file source: {path} has more than {FILES_MAX} files"
+            )));
         }
     }
     files.sort();
@@ -52,6 +61,9 @@ pub(super) fn list(path: &Path, recursive: bool) -> Result<Vec<String>, Connecto
 }
 
 fn is_hidden(path: &Path) -> bool {
-    let name = path.file_name().map(std::ffi::OsStr::to_string_lossy).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(std::ffi::OsStr::to_string_lossy)
+        .unwrap_or_default();
     name.starts_with('.') || name.starts_with('_')
 }

@@ -11,7 +11,9 @@ pub(super) fn read(reader: &mut OptionReader<'_>) -> Result<PathBuf, ConnectorEr
         Some(("file", _)) => {
             let url = url::Url::parse(text).ok();
             url.and_then(|url| url.to_file_path().ok()).ok_or_else(|| {
-                reader.invalid(&format!("`path` is \"{text}\"; a local path is written file:///dir"))
+                reader.invalid(&format!(
+                    "`path` is \"{text}\"; a local path is written file:///dir"
+                ))
             })
         }
         Some((scheme, rest)) if rest.starts_with("//") => Err(reader.invalid(&format!(

@@ -43,13 +43,22 @@ impl SinkOptions {
         let mut reader = OptionReader::new("file sink", &config.options);
         let options = Self {
             folder: path::read(&mut reader)?,
-            file_size: reader.bytes("rolling.file-size")?.unwrap_or(FILE_SIZE_DEFAULT),
-            interval: reader.duration("rolling.interval")?.unwrap_or(INTERVAL_DEFAULT),
-            inactivity: reader.duration("rolling.inactivity")?.unwrap_or(INTERVAL_DEFAULT),
+            file_size: reader
+                .bytes("rolling.file-size")?
+                .unwrap_or(FILE_SIZE_DEFAULT),
+            interval: reader
+                .duration("rolling.interval")?
+                .unwrap_or(INTERVAL_DEFAULT),
+            inactivity: reader
+                .duration("rolling.inactivity")?
+                .unwrap_or(INTERVAL_DEFAULT),
             prefix: reader.text("part-prefix").unwrap_or("part").to_owned(),
             suffix: reader.text("part-suffix").unwrap_or_default().to_owned(),
         };
-        for (name, text) in [("part-prefix", &options.prefix), ("part-suffix", &options.suffix)] {
+        for (name, text) in [
+            ("part-prefix", &options.prefix),
+            ("part-suffix", &options.suffix),
+        ] {
             if text.contains('/') || text.contains('\0') || text.len() > 100 {
                 return Err(reader.invalid(&format!("`{name}` cannot be part of a file's name")));
             }
@@ -74,7 +83,10 @@ impl SinkOptions {
     }
 
     fn failed(&self, error: &io::Error) -> ConnectorError {
-        let text = format!("file sink: cannot write to {}: {error}", self.folder.display());
+        let text = format!(
+            "file sink: cannot write to {}: {error}",
+            self.folder.display()
+        );
         match error.kind() {
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::NotADirectory
@@ -150,7 +162,9 @@ impl FileSink {
         let mut parts = Vec::with_capacity(restored.len());
         for committable in &restored {
             let part: Closed = serde_json::from_slice(committable).map_err(|e| {
-                ConnectorError::lost(format!("file sink: the checkpoint lists a part that cannot be read: {e}"))
+                ConnectorError::lost(format!(
+                    "file sink: the checkpoint lists a part that cannot be read: {e}"
+                ))
             })?;
             parts.push(part);
         }
@@ -178,7 +192,12 @@ impl FileSink {
     }
 
     fn begin(&mut self) -> Result<Open, ConnectorError> {
-        let SinkOptions { prefix, suffix, folder, .. } = &self.options;
+        let SinkOptions {
+            prefix,
+            suffix,
+            folder,
+            ..
+        } = &self.options;
         let name = format!("{prefix}-{}-{}{suffix}", self.identity, self.next_part);
         let hidden = format!(".{name}.inprogress");
         self.next_part += 1;
@@ -187,7 +206,11 @@ impl FileSink {
         let file = file.map_err(|e| self.options.failed(&e))?;
         let now = Instant::now();
         Ok(Open {
-            part: Closed { folder: folder.clone(), hidden, name },
+            part: Closed {
+                folder: folder.clone(),
+                hidden,
+                name,
+            },
             file: Arc::new(file),
             buffer: Vec::with_capacity(BUFFER_BYTES + 4096),
             bytes: 0,
@@ -198,7 +221,9 @@ impl FileSink {
 
     /// Writes the buffer to the file system.
     async fn flush(&mut self, sync: bool) -> Result<(), ConnectorError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
+        let Some(open) = &mut self.open else {
+            return Ok(());
+        };
         let file = Arc::clone(&open.file);
         let buffer = std::mem::take(&mut open.buffer);
         let written = in_background(move || {
@@ -245,7 +270,9 @@ impl FileSink {
 async fn in_background<T: Send + 'static>(
     action: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(action).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+    tokio::task::spawn_blocking(action)
+        .await
+        .unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
 #[async_trait]
@@ -265,8 +292,10 @@ impl Sink for FileSink {
             open.buffer.push(b'\n');
             open.bytes += value.len() as u64 + 1;
             open.written = now;
-            let (full, large) =
-                (open.buffer.len() >= BUFFER_BYTES, open.bytes >= self.options.file_size);
+            let (full, large) = (
+                open.buffer.len() >= BUFFER_BYTES,
+                open.bytes >= self.options.file_size,
+            );
             if large {
                 self.roll().await?;
             } else if full {
@@ -281,8 +310,9 @@ impl Sink for FileSink {
         self.roll().await?;
         let closed = std::mem::take(&mut self.closed);
         let committables = closed.iter().map(|part| {
-            serde_json::to_vec(part)
-                .map_err(|e| ConnectorError::failed(format!("file sink: the path cannot be kept: {e}")))
+            serde_json::to_vec(part).map_err(|e| {
+                ConnectorError::failed(format!("file sink: the path cannot be kept: {e}"))
+            })
         });
         let committables = committables.collect::<Result<_, _>>()?;
         self.prepared.push_back((checkpoint, closed));
@@ -290,7 +320,11 @@ impl Sink for FileSink {
     }
 
     async fn commit(&mut self, checkpoint: CheckpointId) -> Result<(), ConnectorError> {
-        while self.prepared.front().is_some_and(|(id, _)| *id <= checkpoint) {
+        while self
+            .prepared
+            .front()
+            .is_some_and(|(id, _)| *id <= checkpoint)
+        {
             if let Some((_, parts)) = self.prepared.pop_front() {
                 self.publish(parts).await?;
             }

@@ -91,7 +91,9 @@ pub(crate) struct FileSource {
 
 impl std::fmt::Debug for FileSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileSource").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("FileSource")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,7 +151,10 @@ impl FileSource {
                 self.waiting.push_back(name);
             }
         }
-        self.listing_due = self.options.monitor.map(|interval| Instant::now() + interval);
+        self.listing_due = self
+            .options
+            .monitor
+            .map(|interval| Instant::now() + interval);
     }
 
     /// Begins the next file, if there is one.
@@ -159,7 +164,11 @@ impl FileSource {
         let split = self.splits;
         self.splits += 1;
         let lines = Lines::open(&name, position.offset);
-        self.current = Some(Current { name: name.clone(), split, lines });
+        self.current = Some(Current {
+            name: name.clone(),
+            split,
+            lines,
+        });
         self.caught_up = false;
         Some(SourceEvent::SplitStarted { split, name })
     }
@@ -173,7 +182,10 @@ impl FileSource {
             }
             if !current.lines.more().await? {
                 let Current { name, split, lines } = self.current.take().expect("a file is open");
-                let position = Position { offset: lines.position(), finished: true };
+                let position = Position {
+                    offset: lines.position(),
+                    finished: true,
+                };
                 self.files.insert(name, position);
                 return Ok(SourceEvent::SplitFinished { split });
             }
@@ -204,7 +216,9 @@ fn lines(
     let mut builder = BatchBuilder::new();
     let mut bytes = 0;
     while builder.len() < budget.records_min_one() && (builder.is_empty() || bytes < budget.bytes) {
-        let Some(line) = current.lines.next() else { break };
+        let Some(line) = current.lines.next() else {
+            break;
+        };
         bytes += line.len() + 12;
         builder.push(NO_TIMESTAMP, None, Some(line));
     }
@@ -214,7 +228,10 @@ fn lines(
     if let Some(position) = files.get_mut(&current.name) {
         position.offset = current.lines.position();
     }
-    Some(SourceEvent::Batch { split: current.split, batch: builder.take() })
+    Some(SourceEvent::Batch {
+        split: current.split,
+        batch: builder.take(),
+    })
 }
 
 #[async_trait]
@@ -257,11 +274,18 @@ impl Source for FileSource {
 
     #[expect(clippy::cast_precision_loss, reason = "metrics")]
     fn metrics(&self) -> Vec<(String, f64)> {
-        let finished = self.files.values().filter(|position| position.finished).count();
+        let finished = self
+            .files
+            .values()
+            .filter(|position| position.finished)
+            .count();
         let open = usize::from(self.current.is_some());
         vec![
             ("filesFinished".to_owned(), finished as f64),
-            ("filesWaiting".to_owned(), (self.waiting.len() + open) as f64),
+            (
+                "filesWaiting".to_owned(),
+                (self.waiting.len() + open) as f64,
+            ),
         ]
     }
 }

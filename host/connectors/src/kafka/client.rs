@@ -91,7 +91,9 @@ impl Watch {
             "Invalid username or password",
         ];
         let trouble = self.trouble.lock();
-        trouble.as_ref().is_some_and(|text| WORDS.iter().any(|word| text.contains(word)))
+        trouble
+            .as_ref()
+            .is_some_and(|text| WORDS.iter().any(|word| text.contains(word)))
     }
 }
 
@@ -174,11 +176,18 @@ struct RawEnd {
 impl Ends {
     fn into_map(self) -> HashMap<String, HashMap<i32, PartitionEnd>> {
         let partitions = |topic: TopicEnds| {
-            let end = |raw: RawEnd| PartitionEnd { met: raw.eof_offset, high: raw.hi_offset };
+            let end = |raw: RawEnd| PartitionEnd {
+                met: raw.eof_offset,
+                high: raw.hi_offset,
+            };
             let ends = topic.partitions.into_iter();
-            ends.filter_map(|(number, raw)| Some((number.parse().ok()?, end(raw)))).collect()
+            ends.filter_map(|(number, raw)| Some((number.parse().ok()?, end(raw))))
+                .collect()
         };
-        self.topics.into_iter().map(|(name, topic)| (name, partitions(topic))).collect()
+        self.topics
+            .into_iter()
+            .map(|(name, topic)| (name, partitions(topic)))
+            .collect()
     }
 }
 
@@ -213,7 +222,9 @@ impl Asks for BaseConsumer<Context> {
 
     /// There are no messages, as nothing is assigned.
     fn serve(&self) {
-        (0..EVENTS_MAX).take_while(|_| self.poll(Duration::ZERO).is_some()).for_each(drop);
+        (0..EVENTS_MAX)
+            .take_while(|_| self.poll(Duration::ZERO).is_some())
+            .for_each(drop);
     }
 }
 
@@ -263,9 +274,13 @@ async fn metadata<A: Asks>(
     let deadline = Instant::now() + patience;
     loop {
         let (asking, topic) = (Arc::clone(client), topic.map(str::to_owned));
-        let left = deadline.saturating_duration_since(Instant::now()).min(SLICE);
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .min(SLICE);
         let ask = move || {
-            let answer = asking.ask(topic.as_deref(), left).map(|metadata| topics_of(&metadata));
+            let answer = asking
+                .ask(topic.as_deref(), left)
+                .map(|metadata| topics_of(&metadata));
             asking.serve();
             answer
         };
@@ -276,10 +291,14 @@ async fn metadata<A: Asks>(
         let refused = watch.is_refused();
         if refused || Instant::now() + PAUSE >= deadline {
             let why = watch.trouble().unwrap_or_else(|| {
-                error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
+                error
+                    .rdkafka_error_code()
+                    .map_or_else(|| error.to_string(), |code| code.to_string())
             });
             return Err(if refused {
-                ConnectorError::invalid(format!("kafka: the brokers at {brokers} refuse the connection: {why}"))
+                ConnectorError::invalid(format!(
+                    "kafka: the brokers at {brokers} refuse the connection: {why}"
+                ))
             } else {
                 ConnectorError::unreachable(format!(
                     "kafka: no broker answers at {brokers} within {patience:?}: {why}; check `bootstrap.servers` and the brokers"
@@ -346,7 +365,9 @@ async fn partition_count<A: Asks>(
 }
 
 fn brokers(client: &ClientConfig) -> String {
-    let named = client.get("bootstrap.servers").or_else(|| client.get("metadata.broker.list"));
+    let named = client
+        .get("bootstrap.servers")
+        .or_else(|| client.get("metadata.broker.list"));
     named.unwrap_or("?").to_owned()
 }
 
@@ -372,8 +393,14 @@ pub(crate) async fn check_source(options: &SourceOptions) -> Result<(), Connecto
         .map_err(|e| errors::sort("kafka source: no client", &e, None))?;
     let consumer = Arc::new(consumer);
     let topics = options.topics.clone();
-    let found =
-        partitions(Arc::clone(&consumer), watch, options.brokers(), topics, PREFLIGHT).await;
+    let found = partitions(
+        Arc::clone(&consumer),
+        watch,
+        options.brokers(),
+        topics,
+        PREFLIGHT,
+    )
+    .await;
     drop_elsewhere(consumer);
     let found = found?;
     if found.is_empty() {

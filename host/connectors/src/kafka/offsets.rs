@@ -36,7 +36,11 @@ pub(super) async fn resolve(
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
-    let startup = if discovered { Startup::Earliest } else { options.startup };
+    let startup = if discovered {
+        Startup::Earliest
+    } else {
+        options.startup
+    };
     let (bound, reset) = (options.bound, options.reset);
     let client = Arc::clone(client);
     let positions = blocking(move || {
@@ -46,7 +50,12 @@ pub(super) async fn resolve(
             .into_iter()
             .zip(starts)
             .zip(stops)
-            .map(|(((topic, partition), offset), stop)| Position { topic, partition, offset, stop })
+            .map(|(((topic, partition), offset), stop)| Position {
+                topic,
+                partition,
+                offset,
+                stop,
+            })
             .collect())
     });
     positions.await?
@@ -101,11 +110,7 @@ fn ends(client: &Client, partitions: &[Partition]) -> Result<Vec<i64>, Connector
 }
 
 /// The first offsets whose records are not older than `ms`; the ends where there are none.
-fn at_time(
-    client: &Client,
-    ms: i64,
-    partitions: &[Partition],
-) -> Result<Vec<i64>, ConnectorError> {
+fn at_time(client: &Client, ms: i64, partitions: &[Partition]) -> Result<Vec<i64>, ConnectorError> {
     // The ends first: what arrives between the two questions must not be passed over.
     let ends = ends(client, partitions)?;
     let mut query = TopicPartitionList::new();
@@ -114,11 +119,23 @@ fn at_time(
         answered(client, "a point in time", &partitions[0], added)?;
     }
     let answer = client.offsets_for_times(query, PATIENCE);
-    let found = answered(client, "offsets for a point in time", &partitions[0], answer)?;
+    let found = answered(
+        client,
+        "offsets for a point in time",
+        &partitions[0],
+        answer,
+    )?;
     let offset = |(partition, end): (&Partition, i64)| {
         let element = found.find_partition(&partition.0, partition.1);
-        let Some(element) = element else { return Ok(end) };
-        answered(client, "the offset for a point in time", partition, element.error())?;
+        let Some(element) = element else {
+            return Ok(end);
+        };
+        answered(
+            client,
+            "the offset for a point in time",
+            partition,
+            element.error(),
+        )?;
         Ok(match element.offset() {
             Offset::Offset(offset) => offset,
             _ => end,
@@ -160,7 +177,9 @@ fn committed(
 /// Says which positions do not exist any more, for an error.
 pub(super) fn out_of_range(client: &Client, positions: &[(Partition, i64)]) -> String {
     let lost = positions.iter().filter_map(|((topic, partition), offset)| {
-        let (low, high) = client.fetch_watermarks(topic, *partition, PATIENCE / 4).ok()?;
+        let (low, high) = client
+            .fetch_watermarks(topic, *partition, PATIENCE / 4)
+            .ok()?;
         let fine = *offset < 0 || (low..=high).contains(offset);
         (!fine).then(|| format!("{topic}-{partition} at {offset} (there are {low} to {high})"))
     });

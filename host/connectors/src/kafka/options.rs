@@ -77,7 +77,10 @@ impl SourceOptions {
         };
         let isolation = reader.choice(
             "isolation-level",
-            &[("read_uncommitted", "read_uncommitted"), ("read_committed", "read_committed")],
+            &[
+                ("read_uncommitted", "read_uncommitted"),
+                ("read_committed", "read_committed"),
+            ],
         )?;
         let mut properties = reader.with_prefix("properties.");
         let commits = properties.remove("commit.offsets.on.checkpoint").as_deref() != Some("false")
@@ -92,7 +95,15 @@ impl SourceOptions {
         };
         let client = client(&reader, &properties, &SOURCE_DEFAULTS, &SOURCE_FIXED)?;
         reader.finish()?;
-        Ok(Self { topics, startup, bound, discovery, reset, commits, client })
+        Ok(Self {
+            topics,
+            startup,
+            bound,
+            discovery,
+            reset,
+            commits,
+            client,
+        })
     }
 }
 
@@ -123,18 +134,27 @@ impl SinkOptions {
         }
         let properties = reader.with_prefix("properties.");
         if properties.contains_key("transactional.id") {
-            return Err(reader.invalid("`properties.transactional.id` cannot be set; the sink has its own"));
+            return Err(
+                reader.invalid("`properties.transactional.id` cannot be set; the sink has its own")
+            );
         }
         // What the user says about acknowledgements must not contradict the idempotence we add.
         let own_acks = ["acks", "request.required.acks", "enable.idempotence"]
             .iter()
             .any(|name| properties.contains_key(*name));
-        let fixed: &[(&str, &str)] =
-            if own_acks { &[] } else { &[("acks", "all"), ("enable.idempotence", "true")] };
+        let fixed: &[(&str, &str)] = if own_acks {
+            &[]
+        } else {
+            &[("acks", "all"), ("enable.idempotence", "true")]
+        };
         let client = client(&reader, &properties, &SINK_DEFAULTS, fixed)?;
         reader.finish()?;
         let acknowledged = !matches!(guarantee, Some(Guarantee::Nothing));
-        Ok(Self { topic, acknowledged, client })
+        Ok(Self {
+            topic,
+            acknowledged,
+            client,
+        })
     }
 }
 
@@ -184,7 +204,10 @@ fn client(
     fixed: &[(&str, &str)],
 ) -> Result<ClientConfig, ConnectorError> {
     let given = |name: &str| {
-        let alias = ALIASES.iter().find(|(known, _)| *known == name).map(|(_, alias)| *alias);
+        let alias = ALIASES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, alias)| *alias);
         properties.contains_key(name) || alias.is_some_and(|alias| properties.contains_key(alias))
     };
     if !given("bootstrap.servers") {
@@ -204,9 +227,10 @@ fn client(
         client.set(*name, *value);
     }
     client.create_native_config().map_err(|error| match error {
-        rdkafka::error::KafkaError::ClientConfig(_, text, name, value) => {
-            reader.invalid(&format!("`properties.{name}` = \"{}\" is refused: {text}", shown(&name, &value)))
-        }
+        rdkafka::error::KafkaError::ClientConfig(_, text, name, value) => reader.invalid(&format!(
+            "`properties.{name}` = \"{}\" is refused: {text}",
+            shown(&name, &value)
+        )),
         error => reader.invalid(&format!("the properties are refused: {error}")),
     })?;
     Ok(client)
@@ -215,7 +239,11 @@ fn client(
 /// Secrets must not reach error messages.
 fn shown<'a>(name: &str, value: &'a str) -> &'a str {
     let secret = ["password", "secret", "key.pem", "jaas", "token"];
-    if secret.iter().any(|word| name.contains(word)) { "***" } else { value }
+    if secret.iter().any(|word| name.contains(word)) {
+        "***"
+    } else {
+        value
+    }
 }
 
 fn topics(reader: &mut OptionReader<'_>) -> Result<Topics, ConnectorError> {
@@ -225,8 +253,10 @@ fn topics(reader: &mut OptionReader<'_>) -> Result<Topics, ConnectorError> {
     })?;
     match (names, pattern) {
         (Some(names), None) => {
-            let mut names: Vec<String> =
-                names.split(',').map(|name| name.trim().to_owned()).collect();
+            let mut names: Vec<String> = names
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .collect();
             for name in &names {
                 check_topic(reader, name)?;
             }
@@ -243,7 +273,9 @@ fn check_topic(reader: &OptionReader<'_>, name: &str) -> Result<(), ConnectorErr
     let fine = (1..=249).contains(&name.len())
         && name != "."
         && name != ".."
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if fine {
         return Ok(());
     }
@@ -305,8 +337,14 @@ mod tests {
     use super::*;
 
     fn config(options: &[(&str, &str)]) -> ConnectorConfig {
-        let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        ConnectorConfig { kind: "kafka".into(), options }
+        let options = options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        ConnectorConfig {
+            kind: "kafka".into(),
+            options,
+        }
     }
 
     const BROKER: (&str, &str) = ("properties.bootstrap.servers", "localhost:9092");
@@ -315,25 +353,58 @@ mod tests {
     fn defaults_read_from_the_start_for_ever() {
         let options = SourceOptions::read(&config(&[BROKER, ("topics", "b, a,b")])).unwrap();
         assert!(matches!(&options.topics, Topics::Names(names) if names == &["a", "b"]));
-        assert_eq!((options.startup, options.bound), (Startup::Earliest, Bound::Never));
+        assert_eq!(
+            (options.startup, options.bound),
+            (Startup::Earliest, Bound::Never)
+        );
         assert_eq!(options.discovery, Some(DISCOVERY_DEFAULT));
         assert!(!options.commits, "no group, no commits");
-        assert_eq!(options.client.get("isolation.level"), Some("read_uncommitted"));
+        assert_eq!(
+            options.client.get("isolation.level"),
+            Some("read_uncommitted")
+        );
     }
 
     #[test]
     fn wrong_source_options_are_named() {
         for (options, message) in [
-            (&[("topics", "a")][..], "kafka source: the option `properties.bootstrap.servers` is missing"),
+            (
+                &[("topics", "a")][..],
+                "kafka source: the option `properties.bootstrap.servers` is missing",
+            ),
             (&[BROKER], "set either `topics` or `topic-pattern`"),
-            (&[BROKER, ("topics", "a/b")], "\"a/b\" is not the name of a topic"),
-            (&[BROKER, ("topic-pattern", "(")], "`topic-pattern` is \"(\", not a regular expression"),
-            (&[BROKER, ("topics", "a"), ("scan.startup.mode", "timestamp")], "needs `scan.startup.timestamp-millis`"),
-            (&[BROKER, ("topics", "a"), ("scan.bounded.timestamp-millis", "5")], "needs the mode `timestamp`"),
-            (&[BROKER, ("topics", "a"), ("properties.fetch.min.bytez", "5")], "No such configuration property"),
-            (&[BROKER, ("topics", "a"), ("scan.startup.mod", "x")], "did you mean `scan.startup.mode`?"),
+            (
+                &[BROKER, ("topics", "a/b")],
+                "\"a/b\" is not the name of a topic",
+            ),
+            (
+                &[BROKER, ("topic-pattern", "(")],
+                "`topic-pattern` is \"(\", not a regular expression",
+            ),
+            (
+                &[BROKER, ("topics", "a"), ("scan.startup.mode", "timestamp")],
+                "needs `scan.startup.timestamp-millis`",
+            ),
+            (
+                &[
+                    BROKER,
+                    ("topics", "a"),
+                    ("scan.bounded.timestamp-millis", "5"),
+                ],
+                "needs the mode `timestamp`",
+            ),
+            (
+                &[BROKER, ("topics", "a"), ("properties.fetch.min.bytez", "5")],
+                "No such configuration property",
+            ),
+            (
+                &[BROKER, ("topics", "a"), ("scan.startup.mod", "x")],
+                "did you mean `scan.startup.mode`?",
+            ),
         ] {
-            let error = SourceOptions::read(&config(options)).unwrap_err().to_string();
+            let error = SourceOptions::read(&config(options))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(message), "{error}");
         }
     }
@@ -343,7 +414,12 @@ mod tests {
         let options = SinkOptions::read(&config(&[BROKER, ("topic", "a")])).unwrap();
         assert_eq!(options.client.get("enable.idempotence"), Some("true"));
         assert!(options.acknowledged);
-        let own = [BROKER, ("topic", "a"), ("properties.acks", "1"), ("delivery-guarantee", "none")];
+        let own = [
+            BROKER,
+            ("topic", "a"),
+            ("properties.acks", "1"),
+            ("delivery-guarantee", "none"),
+        ];
         let options = SinkOptions::read(&config(&own)).unwrap();
         assert_eq!(options.client.get("enable.idempotence"), None);
         assert!(!options.acknowledged);
@@ -351,9 +427,18 @@ mod tests {
 
     #[test]
     fn exactly_once_is_refused_for_now() {
-        let options = [BROKER, ("topic", "a"), ("delivery-guarantee", "exactly-once")];
-        let error = SinkOptions::read(&config(&options)).unwrap_err().to_string();
-        assert!(error.contains("not supported by this version yet"), "{error}");
+        let options = [
+            BROKER,
+            ("topic", "a"),
+            ("delivery-guarantee", "exactly-once"),
+        ];
+        let error = SinkOptions::read(&config(&options))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("not supported by this version yet"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -125,7 +125,10 @@ impl ProducerContext for Reports {
             }
             Err((error, message)) => {
                 let trouble = self.client.watch.trouble();
-                let what = format!("kafka sink: a record for \"{}\" was not delivered", message.topic());
+                let what = format!(
+                    "kafka sink: a record for \"{}\" was not delivered",
+                    message.topic()
+                );
                 sink.fail(errors::sort(&what, error, trouble.as_deref()));
                 message
             }
@@ -146,7 +149,9 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn producer(&self) -> &ThreadedProducer<Reports> {
-        self.producer.as_ref().expect("the producer is there until it is dropped")
+        self.producer
+            .as_ref()
+            .expect("the producer is there until it is dropped")
     }
 }
 
@@ -158,17 +163,22 @@ impl Drop for Shared {
     }
 }
 
+type Properties = BTreeMap<String, String>;
+
 /// The producers of a process, by their properties.
 #[derive(Clone, Default)]
 pub(crate) struct ProducerPool {
-    producers: Arc<Mutex<HashMap<BTreeMap<String, String>, Weak<Shared>>>>,
+    producers: Arc<Mutex<HashMap<Properties, Weak<Shared>>>>,
 }
 
 impl ProducerPool {
     /// The producer with these properties; a new one if there is none or it has failed for good.
     pub(super) fn get(&self, config: &ClientConfig) -> Result<Arc<Shared>, ConnectorError> {
-        let key: BTreeMap<String, String> =
-            config.config_map().into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let key: Properties = config
+            .config_map()
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
         let mut producers = self.producers.lock();
         producers.retain(|_, producer| producer.strong_count() > 0);
         if let Some(producer) = producers.get(&key).and_then(Weak::upgrade)
@@ -183,7 +193,9 @@ impl ProducerPool {
         let producer = config
             .create_with_context(Reports::default())
             .map_err(|e| errors::sort("kafka sink: no client", &e, None))?;
-        let producer = Arc::new(Shared { producer: Some(producer) });
+        let producer = Arc::new(Shared {
+            producer: Some(producer),
+        });
         producers.insert(key, Arc::downgrade(&producer));
         Ok(producer)
     }

@@ -33,7 +33,9 @@ pub(crate) struct KafkaSink {
 
 impl std::fmt::Debug for KafkaSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaSink").field("topic", &self.options.topic).finish_non_exhaustive()
+        f.debug_struct("KafkaSink")
+            .field("topic", &self.options.topic)
+            .finish_non_exhaustive()
     }
 }
 
@@ -41,7 +43,12 @@ impl KafkaSink {
     /// Connects in the background; what does not work shows when something is written.
     pub(crate) fn open(options: SinkOptions, pool: &ProducerPool) -> Result<Self, ConnectorError> {
         let shared = pool.get(&options.client)?;
-        Ok(Self { options, shared, in_flight: Arc::default(), sent: 0 })
+        Ok(Self {
+            options,
+            shared,
+            in_flight: Arc::default(),
+            sent: 0,
+        })
     }
 
     /// An error of a record that was sent earlier.
@@ -57,7 +64,12 @@ impl KafkaSink {
     }
 
     /// Hands one record over; gives it back if there is no room.
-    fn send(&self, batch: &Batch, index: usize, headers: Option<OwnedHeaders>) -> Result<(), KafkaError> {
+    fn send(
+        &self,
+        batch: &Batch,
+        index: usize,
+        headers: Option<OwnedHeaders>,
+    ) -> Result<(), KafkaError> {
         let token = Arc::clone(&self.in_flight);
         let mut record: BaseRecord<'_, [u8], [u8], Arc<InFlight>> =
             BaseRecord::with_opaque_to(&self.options.topic, token);
@@ -87,8 +99,16 @@ impl KafkaSink {
     }
 
     fn refused(&self, error: &KafkaError) -> ConnectorError {
-        let fatal = self.shared.producer().client().fatal_error().map(|(_, text)| text);
-        let what = format!("kafka sink: a record for \"{}\" is refused", self.options.topic);
+        let fatal = self
+            .shared
+            .producer()
+            .client()
+            .fatal_error()
+            .map(|(_, text)| text);
+        let what = format!(
+            "kafka sink: a record for \"{}\" is refused",
+            self.options.topic
+        );
         errors::sort(&what, error, fatal.as_deref())
     }
 }
@@ -99,10 +119,17 @@ fn headers(batch: &Batch, index: usize) -> Option<OwnedHeaders> {
         return None;
     }
     let of_record = |record: u32| record as usize == index;
-    let first = batch.headers.partition_point(|h| (h.record as usize) < index);
-    let mine = batch.headers[first..].iter().take_while(|h| of_record(h.record));
+    let first = batch
+        .headers
+        .partition_point(|h| (h.record as usize) < index);
+    let mine = batch.headers[first..]
+        .iter()
+        .take_while(|h| of_record(h.record));
     let headers = mine.fold(OwnedHeaders::new(), |headers, h| {
-        headers.insert(Header { key: &h.name, value: h.value.as_ref() })
+        headers.insert(Header {
+            key: &h.name,
+            value: h.value.as_ref(),
+        })
     });
     Some(headers)
 }
@@ -147,8 +174,14 @@ impl Sink for KafkaSink {
     fn metrics(&self) -> Vec<(String, f64)> {
         vec![
             ("numRecordsSend".to_owned(), self.sent as f64),
-            ("numRecordsSendErrors".to_owned(), self.in_flight.failed() as f64),
-            ("numRecordsDelivered".to_owned(), self.in_flight.delivered() as f64),
+            (
+                "numRecordsSendErrors".to_owned(),
+                self.in_flight.failed() as f64,
+            ),
+            (
+                "numRecordsDelivered".to_owned(),
+                self.in_flight.delivered() as f64,
+            ),
         ]
     }
 }

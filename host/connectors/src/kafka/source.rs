@@ -33,9 +33,7 @@ use super::{
     options::SourceOptions,
     split::{Position, Split},
 };
-use crate::{
-    BatchBudget, ConnectorError, Source, SourceContext, SourceEvent, SplitState,
-};
+use crate::{BatchBudget, ConnectorError, Source, SourceContext, SourceEvent, SplitState};
 
 /// Offsets of so many snapshots are kept until their checkpoints complete.
 const SNAPSHOTS_MAX: usize = 32;
@@ -54,6 +52,10 @@ enum Woken<'a> {
 }
 
 /// The source.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each read in one place"
+)]
 pub(crate) struct KafkaSource {
     options: SourceOptions,
     cx: SourceContext,
@@ -79,7 +81,9 @@ pub(crate) struct KafkaSource {
 
 impl std::fmt::Debug for KafkaSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaSource").field("splits", &self.splits).finish_non_exhaustive()
+        f.debug_struct("KafkaSource")
+            .field("splits", &self.splits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,7 +132,9 @@ impl KafkaSource {
     }
 
     fn consumer(&self) -> &Arc<Consumer> {
-        self.consumer.as_ref().expect("the consumer is there until the source is dropped")
+        self.consumer
+            .as_ref()
+            .expect("the consumer is there until the source is dropped")
     }
 
     fn discover(&self) -> BoxFuture<'static, Found> {
@@ -168,7 +174,10 @@ impl KafkaSource {
             if !self.is_mine(&position.topic, position.partition) {
                 continue;
             }
-            if !found.iter().any(|(t, p)| *t == position.topic && *p == position.partition) {
+            if !found
+                .iter()
+                .any(|(t, p)| *t == position.topic && *p == position.partition)
+            {
                 return Err(ConnectorError::lost(format!(
                     "kafka source: the checkpoint has a position in {}, which does not exist any more (or is no longer among the source's topics)",
                     state.split
@@ -179,7 +188,11 @@ impl KafkaSource {
         let new: Vec<Partition> = found
             .into_iter()
             .filter(|(topic, partition)| self.is_mine(topic, *partition))
-            .filter(|(t, p)| !positions.iter().any(|known| known.topic == *t && known.partition == *p))
+            .filter(|(t, p)| {
+                !positions
+                    .iter()
+                    .any(|known| known.topic == *t && known.partition == *p)
+            })
             .collect();
         positions.extend(offsets::resolve(self.consumer(), &self.options, new, discovered).await?);
         self.add(positions)
@@ -192,9 +205,13 @@ impl KafkaSource {
             let split = Split::new(position);
             let index = self.splits.len();
             let number = u32::try_from(index).expect("fewer than 2^32 partitions");
-            self.events.push_back(SourceEvent::SplitStarted { split: number, name: split.name() });
+            self.events.push_back(SourceEvent::SplitStarted {
+                split: number,
+                name: split.name(),
+            });
             if split.finished {
-                self.events.push_back(SourceEvent::SplitFinished { split: number });
+                self.events
+                    .push_back(SourceEvent::SplitFinished { split: number });
             } else {
                 debug!(split = split.name(), start = ?split.start(), "reading a partition");
                 assignment
@@ -242,10 +259,14 @@ impl KafkaSource {
         if split.has_records() {
             self.ready.push_front(index);
         } else if split.finished {
-            self.events.push_back(SourceEvent::SplitFinished { split: number });
+            self.events
+                .push_back(SourceEvent::SplitFinished { split: number });
         }
         self.caught_up = false;
-        Some(SourceEvent::Batch { split: number, batch })
+        Some(SourceEvent::Batch {
+            split: number,
+            batch,
+        })
     }
 
     /// What there is to say when nothing waits to be given out.
@@ -254,7 +275,12 @@ impl KafkaSource {
             self.finished = true;
             return Some(SourceEvent::Finished);
         }
-        if !self.caught_up && self.splits.iter().all(|split| split.at_end || split.finished) {
+        if !self.caught_up
+            && self
+                .splits
+                .iter()
+                .all(|split| split.at_end || split.finished)
+        {
             self.caught_up = true;
             return Some(SourceEvent::CaughtUp);
         }
@@ -267,7 +293,9 @@ impl KafkaSource {
 
     /// Takes a message in; says how many bytes it has.
     fn take(&mut self, message: &BorrowedMessage<'_>) -> usize {
-        let Some(index) = self.index_of(message.topic(), message.partition()) else { return 0 };
+        let Some(index) = self.index_of(message.topic(), message.partition()) else {
+            return 0;
+        };
         let split = &mut self.splits[index];
         let was_finished = split.finished;
         let had_records = split.has_records();
@@ -291,7 +319,8 @@ impl KafkaSource {
         }
         if !split.has_records() {
             let number = u32::try_from(index).expect("fewer than 2^32 partitions");
-            self.events.push_back(SourceEvent::SplitFinished { split: number });
+            self.events
+                .push_back(SourceEvent::SplitFinished { split: number });
         }
     }
 
@@ -373,7 +402,11 @@ impl KafkaSource {
                     }
                     let full = records >= budget.records_min_one()
                         || bytes >= budget.bytes.max(BATCH_BYTES_MIN);
-                    next = if full { None } else { pin!(stream.next()).now_or_never().flatten() };
+                    next = if full {
+                        None
+                    } else {
+                        pin!(stream.next()).now_or_never().flatten()
+                    };
                 }
             }
             Woken::Found(found) => {
@@ -421,7 +454,11 @@ impl KafkaSource {
                 self.lost = true;
                 Ok(())
             }
-            _ => Err(errors::sort("kafka source: reading failed", error, reason.as_deref())),
+            _ => Err(errors::sort(
+                "kafka source: reading failed",
+                error,
+                reason.as_deref(),
+            )),
         }
     }
 }
@@ -429,14 +466,20 @@ impl KafkaSource {
 /// Reads `123` out of `… end of partition at offset 123 (…`.
 fn end_offset(reason: &str) -> Option<i64> {
     let (_, rest) = reason.split_once("end of partition at offset ")?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    rest.split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn client_config(config: &ClientConfig, cx: &SourceContext) -> ClientConfig {
     let mut config = config.clone();
     if config.get("client.id").is_none() {
-        let uid: String =
-            cx.source_uid.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let uid: String = cx
+            .source_uid
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
         config.set("client.id", format!("tidemill-{uid}-{}", cx.subtask));
     }
     config
@@ -467,12 +510,18 @@ impl Source for KafkaSource {
 
     fn snapshot(&mut self, checkpoint: CheckpointId) -> Result<Vec<SplitState>, ConnectorError> {
         let positions = self.splits.iter().enumerate();
-        let positions = positions.filter_map(|(i, split)| Some((i, split.position()?))).collect();
+        let positions = positions
+            .filter_map(|(i, split)| Some((i, split.position()?)))
+            .collect();
         self.snapshots.push_back((checkpoint, positions));
         if self.snapshots.len() > SNAPSHOTS_MAX {
             self.snapshots.pop_front();
         }
-        Ok(self.splits.iter().map(|split| split.snapshot().encode()).collect())
+        Ok(self
+            .splits
+            .iter()
+            .map(|split| split.snapshot().encode())
+            .collect())
     }
 
     async fn checkpoint_complete(
@@ -480,8 +529,15 @@ impl Source for KafkaSource {
         checkpoint: CheckpointId,
     ) -> Result<(), ConnectorError> {
         let mut complete = None;
-        while self.snapshots.front().is_some_and(|(id, _)| *id <= checkpoint) {
-            complete = self.snapshots.pop_front().filter(|(id, _)| *id == checkpoint);
+        while self
+            .snapshots
+            .front()
+            .is_some_and(|(id, _)| *id <= checkpoint)
+        {
+            complete = self
+                .snapshots
+                .pop_front()
+                .filter(|(id, _)| *id == checkpoint);
         }
         let Some((_, positions)) = complete.filter(|_| self.options.commits) else {
             return Ok(());
@@ -510,8 +566,10 @@ impl Source for KafkaSource {
         let mut pending = 0;
         let mut metrics = Vec::with_capacity(2 * self.splits.len() + 3);
         for (index, split) in self.splits.iter().enumerate() {
-            let prefix =
-                format!("KafkaSourceReader.topic.{}.partition.{}", split.topic, split.partition);
+            let prefix = format!(
+                "KafkaSourceReader.topic.{}.partition.{}",
+                split.topic, split.partition
+            );
             // As in Flink: the offset of the last record, -1 before the first.
             let current = split.position().map_or(-1, |position| position - 1);
             metrics.push((format!("{prefix}.currentOffset"), current as f64));

@@ -9,7 +9,10 @@ use rdkafka::{
 use serde::{Deserialize, Serialize};
 use tidemill_types::{Batch, BatchBuilder, NO_TIMESTAMP};
 
-use crate::{BatchBudget, ConnectorError, SplitState, source::{decode_state, encode_state}};
+use crate::{
+    BatchBudget, ConnectorError, SplitState,
+    source::{decode_state, encode_state},
+};
 
 /// The position before the first record, whatever its offset.
 pub(super) const EARLIEST: i64 = -2;
@@ -32,7 +35,10 @@ impl Position {
     }
 
     pub(super) fn encode(&self) -> SplitState {
-        SplitState { split: name(&self.topic, self.partition), state: encode_state(self) }
+        SplitState {
+            split: name(&self.topic, self.partition),
+            state: encode_state(self),
+        }
     }
 }
 
@@ -82,7 +88,11 @@ impl Split {
 
     /// Where the client must start.
     pub(super) const fn start(&self) -> Offset {
-        if self.pulled == EARLIEST { Offset::Beginning } else { Offset::Offset(self.pulled) }
+        if self.pulled == EARLIEST {
+            Offset::Beginning
+        } else {
+            Offset::Offset(self.pulled)
+        }
     }
 
     /// The offset after the last record returned, if there was one.
@@ -130,12 +140,14 @@ impl Split {
             return None;
         }
         let timestamp = message.timestamp().to_millis().unwrap_or(NO_TIMESTAMP);
-        self.builder.push(timestamp, message.key(), message.payload());
+        self.builder
+            .push(timestamp, message.key(), message.payload());
         let mut bytes = 8 + message.key_len() + message.payload_len();
         if let Some(headers) = message.headers() {
             for header in headers.iter() {
                 bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
-                self.builder.header(header.key.to_owned(), header.value.map(<[u8]>::to_vec));
+                self.builder
+                    .header(header.key.to_owned(), header.value.map(<[u8]>::to_vec));
             }
         }
         self.offsets.push(message.offset());

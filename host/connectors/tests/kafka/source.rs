@@ -11,7 +11,7 @@ use crate::{BOUNDED, source, suite};
 fn numbered(range: std::ops::Range<usize>, partitions: i32) -> Vec<Record> {
     let record = |n: usize| {
         let partition = i32::try_from(n).unwrap() % partitions;
-        Record::value(n.to_string()).to_partition(partition)
+        Record::value(n.to_string()).in_partition(partition)
     };
     range.map(record).collect()
 }
@@ -43,11 +43,26 @@ async fn every_record_comes_exactly_once_at_any_parallelism() {
 async fn keys_timestamps_headers_and_tombstones_are_kept() {
     let kafka = Kafka::start().await.unwrap();
     kafka.create_topic("whole", 1).await.unwrap();
-    let headers = vec![("a".to_owned(), Some(b"1".to_vec())), ("b".to_owned(), None)];
+    let headers = vec![
+        ("a".to_owned(), Some(b"1".to_vec())),
+        ("b".to_owned(), None),
+    ];
     let records = [
-        Record { timestamp: Some(1_000), ..Record::value("plain") },
-        Record { key: Some(b"k".to_vec()), timestamp: Some(2_000), headers, ..Record::default() },
-        Record { key: Some(Vec::new()), timestamp: Some(3_000), ..Record::value("") },
+        Record {
+            timestamp: Some(1_000),
+            ..Record::value("plain")
+        },
+        Record {
+            key: Some(b"k".to_vec()),
+            timestamp: Some(2_000),
+            headers,
+            ..Record::default()
+        },
+        Record {
+            key: Some(Vec::new()),
+            timestamp: Some(3_000),
+            ..Record::value("")
+        },
     ];
     kafka.produce("whole", records).await.unwrap();
     let mut opened = suite::open_one(&source(&kafka, "whole", &[BOUNDED])).await;
@@ -62,8 +77,11 @@ async fn keys_timestamps_headers_and_tombstones_are_kept() {
     assert_eq!(keys, [None, Some(&b"k"[..]), Some(&b""[..])]);
     let values: Vec<_> = batch.values.iter().collect();
     assert_eq!(values, [Some(&b"plain"[..]), None, Some(&b""[..])]);
-    let headers: Vec<_> =
-        batch.headers.iter().map(|h| (h.record, h.name.as_str(), h.value.as_deref())).collect();
+    let headers: Vec<_> = batch
+        .headers
+        .iter()
+        .map(|h| (h.record, h.name.as_str(), h.value.as_deref()))
+        .collect();
     assert_eq!(headers, [(1, "a", Some(&b"1"[..])), (1, "b", None)]);
 }
 
@@ -80,11 +98,44 @@ async fn reading_starts_and_ends_where_asked() {
     for (options, expected) in [
         (&[BOUNDED][..], 0..100),
         (&[BOUNDED, ("scan.startup.mode", "latest-offset")], 0..0),
-        (&[BOUNDED, ("scan.startup.mode", "timestamp"), ("scan.startup.timestamp-millis", "59500")], 60..100),
-        (&[BOUNDED, ("scan.startup.mode", "timestamp"), ("scan.startup.timestamp-millis", "98500")], 99..100),
-        (&[BOUNDED, ("scan.startup.mode", "timestamp"), ("scan.startup.timestamp-millis", "1000000")], 0..0),
-        (&[("scan.bounded.mode", "timestamp"), ("scan.bounded.timestamp-millis", "40000")], 0..40),
-        (&[("scan.bounded.mode", "timestamp"), ("scan.bounded.timestamp-millis", "0")], 0..0),
+        (
+            &[
+                BOUNDED,
+                ("scan.startup.mode", "timestamp"),
+                ("scan.startup.timestamp-millis", "59500"),
+            ],
+            60..100,
+        ),
+        (
+            &[
+                BOUNDED,
+                ("scan.startup.mode", "timestamp"),
+                ("scan.startup.timestamp-millis", "98500"),
+            ],
+            99..100,
+        ),
+        (
+            &[
+                BOUNDED,
+                ("scan.startup.mode", "timestamp"),
+                ("scan.startup.timestamp-millis", "1000000"),
+            ],
+            0..0,
+        ),
+        (
+            &[
+                ("scan.bounded.mode", "timestamp"),
+                ("scan.bounded.timestamp-millis", "40000"),
+            ],
+            0..40,
+        ),
+        (
+            &[
+                ("scan.bounded.mode", "timestamp"),
+                ("scan.bounded.timestamp-millis", "0"),
+            ],
+            0..0,
+        ),
     ] {
         let values = suite::read_bounded(&source(&kafka, "where", options)).await;
         assert_eq!(sorted(values), numbers(expected), "{options:?}");
@@ -95,16 +146,25 @@ async fn reading_starts_and_ends_where_asked() {
 async fn offsets_are_committed_when_a_checkpoint_completes() {
     let kafka = Kafka::start().await.unwrap();
     kafka.create_topic("committed", 2).await.unwrap();
-    kafka.produce("committed", numbered(0..100, 2)).await.unwrap();
+    kafka
+        .produce("committed", numbered(0..100, 2))
+        .await
+        .unwrap();
     let group = ("properties.group.id", "commit-group");
     let from_group = ("scan.startup.mode", "group-offsets");
     let config = source(&kafka, "committed", &[group]);
     let mut reader = suite::open_one(&config).await;
     let mut given = suite::Given::default();
-    given.read(&mut reader, 10, |given| given.values.len() >= 60).await.unwrap();
+    given
+        .read(&mut reader, 10, |given| given.values.len() >= 60)
+        .await
+        .unwrap();
     reader.snapshot(CheckpointId(1)).unwrap();
     let before = given.values.len();
-    given.read(&mut reader, 10, |given| given.caught_up).await.unwrap();
+    given
+        .read(&mut reader, 10, |given| given.caught_up)
+        .await
+        .unwrap();
     reader.checkpoint_complete(CheckpointId(1)).await.unwrap();
     wait_until(Duration::from_secs(10), "the commit", || async {
         let committed = kafka.committed("commit-group", "committed").await.unwrap();
@@ -118,11 +178,22 @@ async fn offsets_are_committed_when_a_checkpoint_completes() {
         .find(|(name, _)| name == "KafkaSourceReader.commitsSucceeded")
         .unwrap();
     assert!(count <= 1.0, "{name}");
-    let rest = suite::read_bounded(&source(&kafka, "committed", &[group, from_group, BOUNDED])).await;
+    let rest =
+        suite::read_bounded(&source(&kafka, "committed", &[group, from_group, BOUNDED])).await;
     assert_eq!(rest.len(), 100 - before);
-    let nobody = source(&kafka, "committed", &[("properties.group.id", "nobody"), from_group]);
-    let error = suite::open(&nobody, suite::source_context(0, 1), None).await.err().unwrap();
-    assert!(error.to_string().contains("has committed no offset"), "{error}");
+    let nobody = source(
+        &kafka,
+        "committed",
+        &[("properties.group.id", "nobody"), from_group],
+    );
+    let error = suite::open(&nobody, suite::source_context(0, 1), None)
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("has committed no offset"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,18 +209,37 @@ async fn partitions_and_topics_that_appear_are_read_from_their_start() {
     ];
     let mut reader = suite::open_one(&suite::config("kafka", &options)).await;
     let mut given = suite::Given::default();
-    given.read(&mut reader, 10, |given| given.caught_up).await.unwrap();
+    given
+        .read(&mut reader, 10, |given| given.caught_up)
+        .await
+        .unwrap();
     kafka.add_partitions("grow-1", 2).await.unwrap();
     kafka.create_topic("grow-2", 1).await.unwrap();
     kafka.create_topic("grow-no", 1).await.unwrap();
-    kafka.produce("grow-2", [Record::value("200")]).await.unwrap();
-    kafka.produce("grow-no", [Record::value("no")]).await.unwrap();
-    wait_until(Duration::from_secs(10), "a producer that knows the new partition", || async {
-        kafka.produce("grow-1", [Record::value("100").to_partition(1)]).await.is_ok()
-    })
+    kafka
+        .produce("grow-2", [Record::value("200")])
+        .await
+        .unwrap();
+    kafka
+        .produce("grow-no", [Record::value("no")])
+        .await
+        .unwrap();
+    wait_until(
+        Duration::from_secs(10),
+        "a producer that knows the new partition",
+        || async {
+            kafka
+                .produce("grow-1", [Record::value("100").in_partition(1)])
+                .await
+                .is_ok()
+        },
+    )
     .await
     .unwrap();
-    given.read(&mut reader, 10, |given| given.values.len() >= 2).await.unwrap();
+    given
+        .read(&mut reader, 10, |given| given.values.len() >= 2)
+        .await
+        .unwrap();
     assert_eq!(sorted(given.values), ["100", "200"]);
     let names: Vec<_> = given.splits.values().cloned().collect();
     assert_eq!(names.len(), 3, "{names:?}");
@@ -166,9 +256,18 @@ async fn a_reader_that_caught_up_goes_on_when_more_comes() {
     let mut reader = suite::open_one(&source(&kafka, "more-a,more-b", &[])).await;
     let mut given = suite::Given::default();
     for round in 0..3 {
-        given.read(&mut reader, 10, |given| given.caught_up).await.unwrap();
-        kafka.produce("more-a", numbered(round..round + 1, 1)).await.unwrap();
-        given.read(&mut reader, 10, |given| given.values.len() > round).await.unwrap();
+        given
+            .read(&mut reader, 10, |given| given.caught_up)
+            .await
+            .unwrap();
+        kafka
+            .produce("more-a", numbered(round..round + 1, 1))
+            .await
+            .unwrap();
+        given
+            .read(&mut reader, 10, |given| given.values.len() > round)
+            .await
+            .unwrap();
     }
     assert_eq!(given.values, numbers(0..3));
 }
@@ -180,12 +279,21 @@ async fn large_batches_are_cut_to_a_smaller_budget() {
     kafka.produce("cut", numbered(0..400, 4)).await.unwrap();
     let mut reader = suite::open_one(&source(&kafka, "cut", &[BOUNDED])).await;
     let mut given = suite::Given::default();
-    given.read(&mut reader, 300, |given| !given.values.is_empty()).await.unwrap();
+    given
+        .read(&mut reader, 300, |given| !given.values.is_empty())
+        .await
+        .unwrap();
     let before = given.values.len();
     // The others were pulled with the large budget.
-    given.read(&mut reader, 1, |given| given.values.len() > before).await.unwrap();
+    given
+        .read(&mut reader, 1, |given| given.values.len() > before)
+        .await
+        .unwrap();
     assert_eq!(given.values.len(), before + 1);
-    given.read(&mut reader, 7, |given| given.finished).await.unwrap();
+    given
+        .read(&mut reader, 7, |given| given.finished)
+        .await
+        .unwrap();
     assert_eq!(sorted(given.values), numbers(0..400));
 }
 
@@ -193,7 +301,10 @@ async fn large_batches_are_cut_to_a_smaller_budget() {
 async fn waiting_can_be_cancelled_without_loss() {
     let kafka = Kafka::start().await.unwrap();
     kafka.create_topic("cancel", 2).await.unwrap();
-    kafka.produce("cancel", numbered(0..2_000, 2)).await.unwrap();
+    kafka
+        .produce("cancel", numbered(0..2_000, 2))
+        .await
+        .unwrap();
     let mut reader = suite::open_one(&source(&kafka, "cancel", &[BOUNDED])).await;
     let mut given = suite::Given::default();
     while !given.finished {
@@ -214,20 +325,42 @@ async fn positions_that_were_deleted_fail_loudly() {
     let config = source(&kafka, "gone", &[BOUNDED]);
     let mut reader = suite::open_one(&config).await;
     let mut given = suite::Given::default();
-    given.read(&mut reader, 10, |given| given.values.len() >= 10).await.unwrap();
+    given
+        .read(&mut reader, 10, |given| given.values.len() >= 10)
+        .await
+        .unwrap();
     let states = reader.snapshot(CheckpointId(1)).unwrap();
     kafka.delete_records("gone", 0, 50).await.unwrap();
 
     let cx = suite::source_context(0, 1);
-    let mut reader = suite::open(&config, cx.clone(), Some(states.clone())).await.unwrap();
-    let error = suite::Given::default().read(&mut reader, 10, |given| given.finished).await.unwrap_err();
+    let mut reader = suite::open(&config, cx.clone(), Some(states.clone()))
+        .await
+        .unwrap();
+    let error = suite::Given::default()
+        .read(&mut reader, 10, |given| given.finished)
+        .await
+        .unwrap_err();
     assert!(matches!(error, ConnectorError::Lost(_)), "{error:?}");
-    assert!(error.to_string().contains("gone-0 at 10 (there are 50 to 100)"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("gone-0 at 10 (there are 50 to 100)"),
+        "{error}"
+    );
 
-    let lenient = source(&kafka, "gone", &[BOUNDED, ("properties.auto.offset.reset", "earliest")]);
-    let mut reader = suite::open(&lenient, cx.clone(), Some(states.clone())).await.unwrap();
+    let lenient = source(
+        &kafka,
+        "gone",
+        &[BOUNDED, ("properties.auto.offset.reset", "earliest")],
+    );
+    let mut reader = suite::open(&lenient, cx.clone(), Some(states.clone()))
+        .await
+        .unwrap();
     let mut given = suite::Given::default();
-    given.read(&mut reader, 10, |given| given.finished).await.unwrap();
+    given
+        .read(&mut reader, 10, |given| given.finished)
+        .await
+        .unwrap();
     assert_eq!(given.values, numbers(50..100));
 
     kafka.delete_topic("gone").await.unwrap();
@@ -255,7 +388,9 @@ async fn only_committed_records_come_when_asked_for() {
         producer.init_transactions(wait).unwrap();
         for (value, commit) in [("1", true), ("2", false), ("3", true), ("4", false)] {
             producer.begin_transaction().unwrap();
-            producer.send(BaseRecord::<(), str>::to("isolated").payload(value)).unwrap();
+            producer
+                .send(BaseRecord::<(), str>::to("isolated").payload(value))
+                .unwrap();
             producer.flush(wait).unwrap();
             if commit {
                 producer.commit_transaction(wait).unwrap();
@@ -266,10 +401,15 @@ async fn only_committed_records_come_when_asked_for() {
     })
     .await
     .unwrap();
-    for (isolation, expected) in
-        [("read_uncommitted", &["1", "2", "3", "4"][..]), ("read_committed", &["1", "3"])]
-    {
-        let config = source(&kafka, "isolated", &[BOUNDED, ("isolation-level", isolation)]);
+    for (isolation, expected) in [
+        ("read_uncommitted", &["1", "2", "3", "4"][..]),
+        ("read_committed", &["1", "3"]),
+    ] {
+        let config = source(
+            &kafka,
+            "isolated",
+            &[BOUNDED, ("isolation-level", isolation)],
+        );
         assert_eq!(suite::read_bounded(&config).await, expected, "{isolation}");
         let config = source(&kafka, "isolated", &[("isolation-level", isolation)]);
         assert_eq!(suite::read_to_rest(&config).await, expected, "{isolation}");

@@ -12,8 +12,14 @@ use tidemill_connectors::{
 use tidemill_types::{Attempt, Batch, CheckpointId, ConnectorConfig, JobId, TenantId};
 
 pub fn config(kind: &str, options: &[(&str, &str)]) -> ConnectorConfig {
-    let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    ConnectorConfig { kind: kind.to_owned(), options }
+    let options = options
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    ConnectorConfig {
+        kind: kind.to_owned(),
+        options,
+    }
 }
 
 pub fn source_context(subtask: u32, parallelism: u32) -> SourceContext {
@@ -43,7 +49,10 @@ pub fn sink_context(subtask: u32, parallelism: u32) -> SinkContext {
 }
 
 pub const fn budget(records: usize) -> BatchBudget {
-    BatchBudget { records, bytes: 1 << 20 }
+    BatchBudget {
+        records,
+        bytes: 1 << 20,
+    }
 }
 
 pub async fn open(
@@ -82,7 +91,10 @@ impl Given {
             SourceEvent::Batch { split, batch } => {
                 batch.validate().unwrap();
                 assert!(!batch.is_empty());
-                assert!(self.splits.contains_key(&split), "a split starts before its records");
+                assert!(
+                    self.splits.contains_key(&split),
+                    "a split starts before its records"
+                );
                 assert!(!self.finished_splits.contains(&split));
                 self.values.extend(values(&batch));
                 self.caught_up = false;
@@ -116,7 +128,10 @@ impl Given {
 pub async fn read_bounded(config: &ConnectorConfig) -> Vec<String> {
     let mut source = open_one(config).await;
     let mut given = Given::default();
-    given.read(&mut source, 100, |given| given.finished).await.unwrap();
+    given
+        .read(&mut source, 100, |given| given.finished)
+        .await
+        .unwrap();
     given.values
 }
 
@@ -124,7 +139,10 @@ pub async fn read_bounded(config: &ConnectorConfig) -> Vec<String> {
 pub async fn read_to_rest(config: &ConnectorConfig) -> Vec<String> {
     let mut source = open_one(config).await;
     let mut given = Given::default();
-    given.read(&mut source, 100, |given| given.caught_up).await.unwrap();
+    given
+        .read(&mut source, 100, |given| given.caught_up)
+        .await
+        .unwrap();
     given.values
 }
 
@@ -133,7 +151,10 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(self.0 >> 33).unwrap() % bound
     }
 }
@@ -147,7 +168,12 @@ pub async fn source_conforms(config: &ConnectorConfig, expected: &[String], seed
     for seed in 0..seeds {
         let mut given = interrupted(config, &mut Dice(seed), expected.len()).await;
         given.sort();
-        assert!(given == expected, "seed {seed}: {} records, not {}", given.len(), expected.len());
+        assert!(
+            given == expected,
+            "seed {seed}: {} records, not {}",
+            given.len(),
+            expected.len()
+        );
     }
 }
 
@@ -164,19 +190,34 @@ async fn interrupted(config: &ConnectorConfig, dice: &mut Dice, total: usize) ->
             let mut given = Given::default();
             let stop_after = dice.below(total / 2 + 1);
             let size = 1 + dice.below(50);
-            given.read(&mut source, size, |g| g.finished || g.values.len() >= stop_after).await.unwrap();
+            given
+                .read(&mut source, size, |g| {
+                    g.finished || g.values.len() >= stop_after
+                })
+                .await
+                .unwrap();
             next_states.extend(source.snapshot(CheckpointId(round as u64)).unwrap());
             counted.append(&mut given.values);
             // What is read after the snapshot is lost with the process.
             if !given.finished {
                 let again = total.min(dice.below(20));
-                given.read(&mut source, size, |g| g.finished || g.values.len() >= again).await.unwrap();
+                given
+                    .read(&mut source, size, |g| g.finished || g.values.len() >= again)
+                    .await
+                    .unwrap();
             }
         }
-        let mut names: Vec<_> = next_states.iter().map(|state| state.split.clone()).collect();
+        let mut names: Vec<_> = next_states
+            .iter()
+            .map(|state| state.split.clone())
+            .collect();
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), next_states.len(), "each split is in one snapshot");
+        assert_eq!(
+            names.len(),
+            next_states.len(),
+            "each split is in one snapshot"
+        );
         states = Some(next_states);
     }
     let parallelism = u32::try_from(1 + dice.below(4)).unwrap();
@@ -184,7 +225,10 @@ async fn interrupted(config: &ConnectorConfig, dice: &mut Dice, total: usize) ->
         let cx = source_context(subtask, parallelism);
         let mut source = open(config, cx, states.clone()).await.unwrap();
         let mut given = Given::default();
-        given.read(&mut source, 100, |given| given.finished).await.unwrap();
+        given
+            .read(&mut source, 100, |given| given.finished)
+            .await
+            .unwrap();
         counted.append(&mut given.values);
     }
     counted

@@ -14,7 +14,12 @@ const CLUSTER_ID: &str = "dGlkZW1pbGwtdGVzdC0wMQ";
 const START_MAX: Duration = Duration::from_secs(90);
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// Start-up counts, long-run speed does not.
-const JVM: [&str; 4] = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
+const JVM: [&str; 4] = [
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Xshare:auto",
+];
 
 #[derive(Debug)]
 pub(super) struct Broker {
@@ -29,16 +34,30 @@ impl Broker {
         let libs = fetch()?;
         let (port, controller) = (free_port()?, free_port()?);
         let dir = data_dir("kafka")?;
-        fs::write(dir.join("server.properties"), properties(port, controller, &dir))?;
+        fs::write(
+            dir.join("server.properties"),
+            properties(port, controller, &dir),
+        )?;
         fs::write(dir.join("log4j2.properties"), LOGGING)?;
-        let mut broker = Self { port, dir, libs, server: None };
+        let mut broker = Self {
+            port,
+            dir,
+            libs,
+            server: None,
+        };
         let output = broker
-            .java("kafka.tools.StorageTool", &["format", "-t", CLUSTER_ID, "-c"])
+            .java(
+                "kafka.tools.StorageTool",
+                &["format", "-t", CLUSTER_ID, "-c"],
+            )
             .arg(broker.dir.join("server.properties"))
             .output()
             .context("java is needed to run Kafka")?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "formatting Kafka's storage: {text}");
+        ensure!(
+            output.status.success(),
+            "formatting Kafka's storage: {text}"
+        );
         broker.start_again()?;
         Ok(broker)
     }
@@ -63,7 +82,10 @@ impl Broker {
     }
 
     pub(super) fn kill(&mut self) -> anyhow::Result<()> {
-        self.server.take().map(drop).context("the broker is not running")
+        self.server
+            .take()
+            .map(drop)
+            .context("the broker is not running")
     }
 
     pub(super) fn freeze(&mut self, freeze: bool) -> anyhow::Result<()> {
@@ -74,8 +96,15 @@ impl Broker {
     fn java(&self, class: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("java");
         command.args(JVM);
-        command.arg(format!("-Dlog4j2.configurationFile={}", self.dir.join("log4j2.properties").display()));
-        command.arg("-cp").arg(self.libs.join("*")).arg(class).args(arguments);
+        command.arg(format!(
+            "-Dlog4j2.configurationFile={}",
+            self.dir.join("log4j2.properties").display()
+        ));
+        command
+            .arg("-cp")
+            .arg(self.libs.join("*"))
+            .arg(class)
+            .args(arguments);
         command.current_dir(&self.dir);
         command
     }
@@ -136,14 +165,22 @@ fn fetch() -> anyhow::Result<PathBuf> {
     let partial = target_dir().join(format!("kafka/libs-{}", std::process::id()));
     fs::create_dir_all(&partial)?;
     let output = Command::new("mvn")
-        .args(["-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime"])
+        .args([
+            "-q",
+            "-B",
+            "dependency:copy-dependencies",
+            "-DincludeScope=runtime",
+        ])
         .arg(format!("-DoutputDirectory={}", partial.display()))
         .arg("-f")
         .arg(project_root().join("tests/kafka/pom.xml"))
         .output()
         .context("mvn is needed to fetch Kafka")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success(), "fetching Kafka from Maven Central: {text}");
+    ensure!(
+        output.status.success(),
+        "fetching Kafka from Maven Central: {text}"
+    );
     if fs::rename(&partial, &libs).is_err() {
         // Another process was faster.
         fs::remove_dir_all(&partial)?;
