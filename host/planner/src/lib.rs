@@ -205,7 +205,10 @@ impl Planner {
     #[must_use]
     pub fn new(config: PlannerConfig) -> Self {
         let running = Arc::new(Semaphore::new(config.concurrency.max(1)));
-        Self { config: Arc::new(config), running }
+        Self {
+            config: Arc::new(config),
+            running,
+        }
     }
 
     /// Checks a module and compiles it into the cache.
@@ -228,22 +231,27 @@ impl Planner {
     pub async fn plan(&self, module: &Path, job: PlanJob) -> Result<JobGraph, PlanError> {
         match self.ask(module, Action::Plan(job)).await? {
             Answer::Planned { graph, .. } => Ok(graph),
-            Answer::Compiled { .. } => {
-                Err(PlanError::Failed("the planner process answered another question".into()))
-            }
+            Answer::Compiled { .. } => Err(PlanError::Failed(
+                "the planner process answered another question".into(),
+            )),
             Answer::Failed { kind, message } => Err(failed(kind, message)),
         }
     }
 
     async fn ask(&self, module: &Path, action: Action) -> Result<Answer, PlanError> {
-        let _permit = self.running.acquire().await.expect("the semaphore is never closed");
+        let _permit = self
+            .running
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let config = &self.config;
         let (what, limit) = match action {
             Action::Compile => ("compiling the module", config.compile_timeout),
             // The process interrupts the job's function itself, and tells where it was.
-            Action::Plan(_) => {
-                ("planning the job", config.compile_timeout + config.plan_timeout)
-            }
+            Action::Plan(_) => (
+                "planning the job",
+                config.compile_timeout + config.plan_timeout,
+            ),
         };
         let request = Request {
             cache_dir: config.cache_dir.clone(),

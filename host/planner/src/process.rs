@@ -16,7 +16,10 @@ const STDERR_BYTES_MAX: u64 = 8 << 10;
 
 /// Starts a process and asks it. The process is killed when the future is dropped.
 pub(crate) async fn ask(config: &PlannerConfig, request: &Request) -> Result<Answer, PlanError> {
-    let fail = |source| PlanError::Io { program: config.program.clone(), source };
+    let fail = |source| PlanError::Io {
+        program: config.program.clone(),
+        source,
+    };
     let question = serde_json::to_vec(request).map_err(|error| fail(error.into()))?;
     let mut child = Command::new(&config.program)
         .args(&config.args)
@@ -38,14 +41,20 @@ pub(crate) async fn ask(config: &PlannerConfig, request: &Request) -> Result<Ans
             _ => Err(error),
         })
     };
-    let (asked, answer, complaint) =
-        tokio::join!(asked, read(stdout, ANSWER_BYTES_MAX), read(stderr, STDERR_BYTES_MAX));
+    let (asked, answer, complaint) = tokio::join!(
+        asked,
+        read(stdout, ANSWER_BYTES_MAX),
+        read(stderr, STDERR_BYTES_MAX)
+    );
     asked.map_err(fail)?;
     let (answer, complaint) = (answer.map_err(fail)?, complaint.map_err(fail)?);
     let status = child.wait().await.map_err(fail)?;
     match serde_json::from_slice(&answer) {
         Ok(answer) if status.success() => Ok(answer),
-        _ => Err(PlanError::Crashed { status, stderr: printable(&complaint) }),
+        _ => Err(PlanError::Crashed {
+            status,
+            stderr: printable(&complaint),
+        }),
     }
 }
 
@@ -57,5 +66,8 @@ async fn read(stream: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>>
 
 fn printable(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    text.trim().chars().filter(|c| !c.is_control() || *c == '\n').collect()
+    text.trim()
+        .chars()
+        .filter(|c| !c.is_control() || *c == '\n')
+        .collect()
 }

@@ -30,10 +30,20 @@ use support::{Bench, Recorder, guest, job, limits, open_request};
 use tidemill_runtime::{Interruption, Limits};
 
 const ROUNDS: usize = 7;
-const ARGS: [&str; 6] = ["--event-time", "--chaining", "--source", "datagen", "--sink", "blackhole"];
+const ARGS: [&str; 6] = [
+    "--event-time",
+    "--chaining",
+    "--source",
+    "datagen",
+    "--sink",
+    "blackhole",
+];
 
 fn main() {
-    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let only = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
     let wanted = |name: &str| only.as_ref().is_none_or(|only| only == name);
     executor.block_on(async {
@@ -55,7 +65,10 @@ fn nanos(elapsed: Duration, per: usize) -> f64 {
 
 async fn crossing() {
     println!("crossing (values of 40 bytes, keys of 5)");
-    println!("{:>8} {:>14} {:>14} {:>16} {:>16}", "records", "in ns/call", "in ns/record", "both ns/call", "both ns/record");
+    println!(
+        "{:>8} {:>14} {:>14} {:>16} {:>16}",
+        "records", "in ns/call", "in ns/record", "both ns/call", "both ns/record"
+    );
     let reset = "(global.set $top (i32.const 65536))";
     let echo = format!(
         "(memory.copy (i32.const 2052) (i32.add (local.get $p) (i32.const 8)) (i32.const 64))
@@ -86,15 +99,25 @@ async fn crossing() {
         }
         let [taken, both] = best;
         let per = records as f64;
-        println!("{records:>8} {taken:>14.0} {:>14.1} {both:>16.0} {:>16.1}", taken / per, both / per);
+        println!(
+            "{records:>8} {taken:>14.0} {:>14.1} {both:>16.0} {:>16.1}",
+            taken / per,
+            both / per
+        );
     }
 }
 
 async fn click_event_count() {
     println!("\nclick-event-count, JSON to counts, ns/record");
     let native = native();
-    println!("{:>24} {}", "native", native.map_or("not built".into(), |ns| format!("{ns:.0}")));
-    let batches: Vec<_> = (0..200).map(|n| job::clicks(n * 1_000..(n + 1) * 1_000)).collect();
+    println!(
+        "{:>24} {}",
+        "native",
+        native.map_or("not built".into(), |ns| format!("{ns:.0}"))
+    );
+    let batches: Vec<_> = (0..200)
+        .map(|n| job::clicks(n * 1_000..(n + 1) * 1_000))
+        .collect();
     for interruption in support::MECHANISMS {
         let bench = Bench::new(interruption);
         let module = job::load(&bench.runtime, "click_event_count");
@@ -120,8 +143,13 @@ async fn click_event_count() {
             }
             best = best.min(nanos(start.elapsed(), 200_000));
         }
-        let ratio = native.map_or(String::new(), |ns| format!("  {:.2} times native", best / ns));
-        println!("{:>24} {best:.0}{ratio}", format!("sandbox, {interruption:?}"));
+        let ratio = native.map_or(String::new(), |ns| {
+            format!("  {:.2} times native", best / ns)
+        });
+        println!(
+            "{:>24} {best:.0}{ratio}",
+            format!("sandbox, {interruption:?}")
+        );
     }
 }
 
@@ -139,15 +167,29 @@ async fn start() {
     let bench = Bench::new(Interruption::default());
     let begin = Instant::now();
     let hash = bench.runtime.compile(&bytes).unwrap();
-    println!("{:>24} {:.1} ms ({} KiB)", "compile", begin.elapsed().as_secs_f64() * 1e3, bytes.len() >> 10);
+    println!(
+        "{:>24} {:.1} ms ({} KiB)",
+        "compile",
+        begin.elapsed().as_secs_f64() * 1e3,
+        bytes.len() >> 10
+    );
     let begin = Instant::now();
     let module = bench.runtime.load(&hash).unwrap().unwrap();
-    println!("{:>24} {:.2} ms", "load from the cache", begin.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "{:>24} {:.2} ms",
+        "load from the cache",
+        begin.elapsed().as_secs_f64() * 1e3
+    );
     let mut best = f64::MAX;
     for _ in 0..50 {
         let begin = Instant::now();
         let host = Box::new(Recorder::default());
-        drop(module.instantiate(Limits::default(), support::env(), host).await.unwrap());
+        drop(
+            module
+                .instantiate(Limits::default(), support::env(), host)
+                .await
+                .unwrap(),
+        );
         best = best.min(begin.elapsed().as_secs_f64() * 1e6);
     }
     println!("{:>24} {best:.0} µs", "instantiate and drop");

@@ -55,7 +55,9 @@ pub(crate) fn admit(bytes: &[u8], interruption: Interruption) -> Result<Vec<u8>,
     check_kind(bytes)?;
     check_size(bytes)?;
     check_interfaces(bytes)?;
-    Validator::new_with_features(features()).validate_all(bytes).map_err(|e| malformed(&e))?;
+    Validator::new_with_features(features())
+        .validate_all(bytes)
+        .map_err(|e| malformed(&e))?;
     match interruption {
         Interruption::Epoch => Ok(bytes.to_vec()),
         #[cfg(target_os = "linux")]
@@ -76,18 +78,28 @@ fn features() -> WasmFeatures {
 fn check_kind(bytes: &[u8]) -> Result<(), Error> {
     if bytes.len() as u64 > MODULE_BYTES_MAX {
         let (len, limit) = (bytes.len() >> 20, MODULE_BYTES_MAX >> 20);
-        return Err(rejected(format!("the module has {len} MiB; at most {limit} are allowed")));
+        return Err(rejected(format!(
+            "the module has {len} MiB; at most {limit} are allowed"
+        )));
     }
     if Parser::is_component(bytes) {
         Ok(())
     } else if Parser::is_core_wasm(bytes) {
-        Err(rejected(format!("a core WebAssembly module, not a component; {HOW_TO_BUILD}")))
+        Err(rejected(format!(
+            "a core WebAssembly module, not a component; {HOW_TO_BUILD}"
+        )))
     } else if bytes.starts_with(b"PK\x03\x04") {
-        Err(rejected(format!("a Java archive or zip file, not a WebAssembly component; {HOW_TO_BUILD}")))
+        Err(rejected(format!(
+            "a Java archive or zip file, not a WebAssembly component; {HOW_TO_BUILD}"
+        )))
     } else if bytes.starts_with(&[0x1f, 0x8b]) {
-        Err(rejected("a compressed file; upload the WebAssembly component itself"))
+        Err(rejected(
+            "a compressed file; upload the WebAssembly component itself",
+        ))
     } else {
-        Err(rejected(format!("not a WebAssembly component; {HOW_TO_BUILD}")))
+        Err(rejected(format!(
+            "not a WebAssembly component; {HOW_TO_BUILD}"
+        )))
     }
 }
 
@@ -158,7 +170,9 @@ fn check_loops(body: &wasmparser::FunctionBody<'_>) -> Result<(), Error> {
         loops += usize::from(matches!(operator, Operator::Loop { .. }));
     }
     if loops > FUNCTION_LOOPS_MAX {
-        return Err(rejected(format!("a function with more than {FUNCTION_LOOPS_MAX} loops")));
+        return Err(rejected(format!(
+            "a function with more than {FUNCTION_LOOPS_MAX} loops"
+        )));
     }
     Ok(())
 }
@@ -169,7 +183,10 @@ fn check_interfaces(bytes: &[u8]) -> Result<(), Error> {
     let mut depth = 0usize;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|e| malformed(&e))? {
-            Payload::Version { encoding: Encoding::Component | Encoding::Module, .. } => depth += 1,
+            Payload::Version {
+                encoding: Encoding::Component | Encoding::Module,
+                ..
+            } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section {
@@ -187,7 +204,9 @@ fn check_interfaces(bytes: &[u8]) -> Result<(), Error> {
             _ => {}
         }
     }
-    EXPORTS.iter().try_for_each(|wanted| check_export(wanted, &exports))
+    EXPORTS
+        .iter()
+        .try_for_each(|wanted| check_export(wanted, &exports))
 }
 
 fn check_import(name: &str) -> Result<(), Error> {
@@ -206,7 +225,9 @@ fn check_export(wanted: &str, exports: &[String]) -> Result<(), Error> {
         return Ok(());
     }
     let interface = wanted.split('@').next().unwrap_or(wanted);
-    let other = exports.iter().find(|name| name.split('@').next() == Some(interface));
+    let other = exports
+        .iter()
+        .find(|name| name.split('@').next() == Some(interface));
     match other {
         Some(other) => Err(rejected(format!(
             "the component exports {other}, this version of tidemill runs {wanted}; rebuild the job \

@@ -12,8 +12,12 @@
 //!    settings, and how modules are rewritten. Files appear whole, by rename.
 
 use std::{
-    fs, hash::{Hash, Hasher}, io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    fs,
+    hash::{Hash, Hasher},
+    io::{self, Write as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -41,16 +45,30 @@ impl CodeCache {
     /// Opens or creates the cache.
     pub(crate) fn open(dir: PathBuf, engine: &Engine) -> Result<Self, Error> {
         let fail = |error: io::Error| unusable(&dir, &error.to_string());
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(fail)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(fail)?;
         let metadata = fs::metadata(&dir).map_err(fail)?;
         if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(unusable(&dir, "it belongs to another user; choose another directory"));
+            return Err(unusable(
+                &dir,
+                "it belongs to another user; choose another directory",
+            ));
         }
         if metadata.permissions().mode() & 0o077 != 0 {
-            return Err(unusable(&dir, "others have access to it; run chmod 700 on it"));
+            return Err(unusable(
+                &dir,
+                "others have access to it; run chmod 700 on it",
+            ));
         }
         let key = read_or_create_key(&dir).map_err(fail)?;
-        Ok(Self { dir, key, engine: fingerprint(engine) })
+        Ok(Self {
+            dir,
+            key,
+            engine: fingerprint(engine),
+        })
     }
 
     /// The code of a module, if it is there and ours.
@@ -111,7 +129,10 @@ impl CodeCache {
 }
 
 fn unusable(path: &Path, message: &str) -> Error {
-    Error::Cache { path: path.display().to_string(), message: message.to_owned() }
+    Error::Cache {
+        path: path.display().to_string(),
+        message: message.to_owned(),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -144,7 +165,12 @@ fn write_temporary(dir: &Path, parts: &[&[u8]]) -> io::Result<PathBuf> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let path = dir.join(format!("{}-{number}.tmp", std::process::id()));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)?;
     for part in parts {
         file.write_all(part)?;
     }

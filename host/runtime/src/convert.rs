@@ -17,20 +17,35 @@ use crate::{
 };
 
 pub(crate) fn column(column: types::ColumnResult) -> Column {
-    Column { data: column.data, ends: column.ends, nulls: column.nulls }
+    Column {
+        data: column.data,
+        ends: column.ends,
+        nulls: column.nulls,
+    }
 }
 
 pub(crate) fn column_result(column: Column) -> types::ColumnResult {
-    types::ColumnResult { data: column.data, ends: column.ends, nulls: column.nulls }
+    types::ColumnResult {
+        data: column.data,
+        ends: column.ends,
+        nulls: column.nulls,
+    }
 }
 
 fn column_param(column: &Column) -> types::ColumnParam<'_> {
-    types::ColumnParam { data: &column.data, ends: &column.ends, nulls: &column.nulls }
+    types::ColumnParam {
+        data: &column.data,
+        ends: &column.ends,
+        nulls: &column.nulls,
+    }
 }
 
 pub(crate) fn batch(batch: types::BatchResult) -> Batch {
-    let header =
-        |h: types::HeaderResult| Header { record: h.record, name: h.name, value: h.value };
+    let header = |h: types::HeaderResult| Header {
+        record: h.record,
+        name: h.name,
+        value: h.value,
+    };
     Batch {
         timestamps: batch.timestamps,
         keys: column(batch.keys),
@@ -41,8 +56,16 @@ pub(crate) fn batch(batch: types::BatchResult) -> Batch {
 
 pub(crate) fn header_params(batch: &Batch) -> Vec<types::HeaderParam<'_>> {
     fn header(header: &Header) -> types::HeaderParam<'_> {
-        let Header { record, name, value } = header;
-        types::HeaderParam { record: *record, name, value: value.as_deref() }
+        let Header {
+            record,
+            name,
+            value,
+        } = header;
+        types::HeaderParam {
+            record: *record,
+            name,
+            value: value.as_deref(),
+        }
     }
     batch.headers.iter().map(header).collect()
 }
@@ -127,11 +150,20 @@ pub(crate) fn progress(progress: task::Progress) -> Progress {
 }
 
 pub(crate) fn operator_states(states: Vec<types::OperatorStateResult>) -> Vec<OperatorState> {
-    states.into_iter().map(|s| OperatorState { state: s.state, items: s.items }).collect()
+    states
+        .into_iter()
+        .map(|s| OperatorState {
+            state: s.state,
+            items: s.items,
+        })
+        .collect()
 }
 
 fn connector(connector: planner::Connector) -> ConnectorConfig {
-    ConnectorConfig { kind: connector.kind, options: connector.options.into_iter().collect() }
+    ConnectorConfig {
+        kind: connector.kind,
+        options: connector.options.into_iter().collect(),
+    }
 }
 
 fn source(source: planner::Source) -> SourceBinding {
@@ -153,7 +185,11 @@ fn sink(sink: planner::Sink) -> SinkBinding {
 }
 
 fn operator(operator: planner::Operator) -> Operator {
-    Operator { uid: operator.uid, name: operator.name, description: tidy(&operator.description) }
+    Operator {
+        uid: operator.uid,
+        name: operator.name,
+        description: tidy(&operator.description),
+    }
 }
 
 fn state_decl(state: planner::State) -> StateDecl {

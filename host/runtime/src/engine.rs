@@ -1,6 +1,10 @@
 //! The engine: one per worker, with its code cache and its watchdog.
 
-use std::{collections::HashMap, path::PathBuf, sync::{Arc, Weak}};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
 
 use parking_lot::Mutex;
 use tidemill_types::ModuleHash;
@@ -34,7 +38,10 @@ impl RuntimeConfig {
     /// The defaults with this cache directory.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        Self { cache_dir: cache_dir.into(), interruption: Interruption::default() }
+        Self {
+            cache_dir: cache_dir.into(),
+            interruption: Interruption::default(),
+        }
     }
 }
 
@@ -56,7 +63,9 @@ pub struct Runtime {
 
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runtime").field("interruption", &self.shared.interruption).finish()
+        f.debug_struct("Runtime")
+            .field("interruption", &self.shared.interruption)
+            .finish()
     }
 }
 
@@ -114,22 +123,35 @@ impl Runtime {
     pub fn compile(&self, bytes: &[u8]) -> Result<ModuleHash, Error> {
         let module = tidemill_planner::hash_module(bytes);
         let admitted = crate::admission::admit(bytes, self.shared.interruption)?;
-        let code = self.shared.engine.precompile_component(&admitted).map_err(|error| {
-            Error::Rejected(format!("the component cannot be compiled: {error:#}"))
-        })?;
+        let code = self
+            .shared
+            .engine
+            .precompile_component(&admitted)
+            .map_err(|error| {
+                Error::Rejected(format!("the component cannot be compiled: {error:#}"))
+            })?;
         self.shared.cache.store(&module, &code)?;
         Ok(module)
     }
 
     fn module(&self, linked: Arc<JobPre<Instance>>) -> Module {
-        Module { shared: Arc::clone(&self.shared), linked }
+        Module {
+            shared: Arc::clone(&self.shared),
+            linked,
+        }
     }
 
     fn link(&self, component: &Component) -> Result<JobPre<Instance>, Error> {
         let rejected = |error: wasmtime::Error| {
-            Error::Rejected(format!("the component does not fit this version of tidemill: {error:#}"))
+            Error::Rejected(format!(
+                "the component does not fit this version of tidemill: {error:#}"
+            ))
         };
-        let linked = self.shared.linker.instantiate_pre(component).map_err(rejected)?;
+        let linked = self
+            .shared
+            .linker
+            .instantiate_pre(component)
+            .map_err(rejected)?;
         JobPre::new(linked).map_err(rejected)
     }
 }
@@ -153,7 +175,9 @@ fn new_engine(interruption: Interruption) -> Result<Engine, Error> {
         Interruption::Page => crate::interrupt::page::configure(&mut config),
         #[cfg(not(target_os = "linux"))]
         Interruption::Page => {
-            return Err(Error::Engine("interruption by page needs Linux; use epoch".into()));
+            return Err(Error::Engine(
+                "interruption by page needs Linux; use epoch".into(),
+            ));
         }
     }
     Engine::new(&config).map_err(|error| Error::Engine(format!("{error:#}")))

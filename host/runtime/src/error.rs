@@ -57,8 +57,8 @@ impl fmt::Display for Frames {
     }
 }
 
-/// How a call into a guest ended badly. The text is a cause for people, without the name of the
-/// task. The instance is unusable afterwards, except after [`GuestError::Failed`].
+/// How a call into a guest ended badly. The text is a cause for people and goes on from the name of
+/// the operator or task, which it leaves to the caller. The instance is unusable afterwards, except after [`GuestError::Failed`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GuestError {
     /// The guest panicked, or executed what cannot be executed.
@@ -72,7 +72,7 @@ pub enum GuestError {
         backtrace: Frames,
     },
     /// The call took too long.
-    #[error("interrupted after {:.1} s in one call; the limit is {:.1} s{backtrace}", after.as_secs_f64(), limit.as_secs_f64())]
+    #[error("was interrupted after {:.1} s in one call; the limit is {:.1} s{backtrace}", after.as_secs_f64(), limit.as_secs_f64())]
     Interrupted {
         /// The guest's own time in the call.
         after: Duration,
@@ -98,7 +98,7 @@ pub enum GuestError {
         backtrace: Frames,
     },
     /// The guest returned an error of its own.
-    #[error("{message}")]
+    #[error("failed: {message}")]
     Failed {
         /// The operator that failed.
         operator: Option<u32>,
@@ -106,7 +106,7 @@ pub enum GuestError {
         message: String,
     },
     /// The guest broke the contract.
-    #[error("{message}{backtrace}")]
+    #[error("broke the contract: {message}{backtrace}")]
     Violation {
         /// Which rule, and how.
         message: String,
@@ -122,13 +122,13 @@ pub enum GuestError {
         backtrace: Frames,
     },
     /// The call was interrupted from outside.
-    #[error("cancelled: {0}")]
+    #[error("was cancelled: {0}")]
     Cancelled(String),
     /// The host failed while it served the guest.
-    #[error("{0}")]
+    #[error("could not be served: {0}")]
     Host(String),
     /// An earlier call has ended this instance.
-    #[error("the instance was ended by an earlier call")]
+    #[error("was ended by an earlier call")]
     Gone,
 }
 
@@ -169,7 +169,10 @@ impl GuestError {
     pub(crate) fn from_wasmtime(error: &wasmtime::Error) -> Self {
         let backtrace = Frames::of(error);
         if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-            return Self::Exited { status: exit.0, backtrace };
+            return Self::Exited {
+                status: exit.0,
+                backtrace,
+            };
         }
         match error.downcast_ref::<wasmtime::Trap>() {
             Some(wasmtime::Trap::StackOverflow) => Self::Stack { backtrace },
@@ -178,16 +181,24 @@ impl GuestError {
                 Self::Stack { backtrace }
             }
             Some(wasmtime::Trap::CannotEnterComponent) => Self::Gone,
-            Some(trap) => {
-                Self::Trap { operator: None, message: format!("trap: {trap}"), backtrace }
-            }
-            None => Self::Violation { message: tidy(&root_cause(error)), backtrace },
+            Some(trap) => Self::Trap {
+                operator: None,
+                message: format!("trapped: {trap}"),
+                backtrace,
+            },
+            None => Self::Violation {
+                message: tidy(&root_cause(error)),
+                backtrace,
+            },
         }
     }
 }
 
 fn root_cause(error: &wasmtime::Error) -> String {
-    error.chain().last().map_or_else(|| error.to_string(), ToString::to_string)
+    error
+        .chain()
+        .last()
+        .map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 impl Frames {
@@ -221,8 +232,10 @@ fn demangled(name: &str) -> String {
 
 /// A guest's text without control characters (line breaks and tabs stay) and of bounded length.
 pub(crate) fn tidy(text: &str) -> String {
-    let clean: String =
-        text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    let clean: String = text
+        .chars()
+        .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
+        .collect();
     shortened(&clean, GUEST_TEXT_BYTES_MAX)
 }
 

@@ -20,9 +20,7 @@ use crate::{
     convert,
     engine::Shared,
     error::{Frames, GuestError, tidy},
-    host::{
-        GuestEnv, Limits, OpenRequest, OperatorState, PlanRequest, Progress, TaskHost,
-    },
+    host::{GuestEnv, Limits, OpenRequest, OperatorState, PlanRequest, Progress, TaskHost},
     instance::Instance,
     interrupt::{Ended, InterruptHandle, Interruption, Stop, Watch, epoch},
 };
@@ -65,7 +63,12 @@ impl Module {
         if self.shared.interruption == Interruption::Epoch {
             epoch::attach(&mut store, &watch);
         }
-        let mut call = Call { store, watch, usable: true, own: Duration::ZERO };
+        let mut call = Call {
+            store,
+            watch,
+            usable: true,
+            own: Duration::ZERO,
+        };
         call.begin()?;
         let linked = Arc::clone(&self.linked);
         let outcome = {
@@ -120,9 +123,15 @@ impl Guest {
     /// that is not acceptable, or how the call ended.
     pub async fn plan(&mut self, request: &PlanRequest) -> Result<JobGraph, GuestError> {
         let args: Vec<_> = request.args.iter().map(String::as_str).collect();
-        let config: Vec<_> =
-            request.config.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let request = planner::PlanRequest { args: &args, config: &config };
+        let config: Vec<_> = request
+            .config
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        let request = planner::PlanRequest {
+            args: &args,
+            config: &config,
+        };
         self.call.begin()?;
         let watch = Arc::clone(&self.call.watch);
         let planner = self.exports.tidemill_job_planner();
@@ -130,9 +139,14 @@ impl Guest {
         let graph = self
             .call
             .finish(outcome)?
-            .map_err(|message| GuestError::Failed { operator: None, message: tidy(&message) })?;
+            .map_err(|message| GuestError::Failed {
+                operator: None,
+                message: tidy(&message),
+            })?;
         let graph = convert::job_graph(graph);
-        graph.validate().map_err(|error| violation(&error.to_string()))?;
+        graph
+            .validate()
+            .map_err(|error| violation(&error.to_string()))?;
         Ok(graph)
     }
 
@@ -161,12 +175,17 @@ impl Guest {
     ///
     /// How the call ended.
     pub async fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
-        let items: Vec<Vec<&[u8]>> =
-            states.iter().map(|s| s.items.iter().map(Vec::as_slice).collect()).collect();
+        let items: Vec<Vec<&[u8]>> = states
+            .iter()
+            .map(|s| s.items.iter().map(Vec::as_slice).collect())
+            .collect();
         let states: Vec<_> = states
             .iter()
             .zip(&items)
-            .map(|(state, items)| types::OperatorStateParam { state: state.state, items })
+            .map(|(state, items)| types::OperatorStateParam {
+                state: state.state,
+                items,
+            })
             .collect();
         call_task!(self.call_restore(&states))
     }
@@ -312,9 +331,11 @@ impl Call {
             return self.stopped(ended, backtrace);
         }
         match (GuestError::from_wasmtime(error), instance.panic.take()) {
-            (GuestError::Trap { backtrace, .. }, Some((operator, message))) => {
-                GuestError::Trap { operator, message, backtrace }
-            }
+            (GuestError::Trap { backtrace, .. }, Some((operator, message))) => GuestError::Trap {
+                operator,
+                message: format!("panicked: {message}"),
+                backtrace,
+            },
             (error, _) => error,
         }
     }
@@ -322,9 +343,11 @@ impl Call {
     fn stopped(&self, ended: Ended, backtrace: Frames) -> GuestError {
         match ended.stop {
             Some(Stop::Cancelled(reason)) => GuestError::Cancelled(reason),
-            Some(Stop::Deadline) | None => {
-                GuestError::Interrupted { after: ended.own, limit: self.watch.limit(), backtrace }
-            }
+            Some(Stop::Deadline) | None => GuestError::Interrupted {
+                after: ended.own,
+                limit: self.watch.limit(),
+                backtrace,
+            },
         }
     }
 }
@@ -360,16 +383,26 @@ async fn creating_memories<T>(watch: &Arc<Watch>, call: impl Future<Output = T>)
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(failure: types::Failure) -> GuestError {
-    GuestError::Failed { operator: failure.operator, message: tidy(&failure.message) }
+    GuestError::Failed {
+        operator: failure.operator,
+        message: tidy(&failure.message),
+    }
 }
 
 fn violation(message: &str) -> GuestError {
-    GuestError::Violation { message: tidy(message), backtrace: Frames::default() }
+    GuestError::Violation {
+        message: tidy(message),
+        backtrace: Frames::default(),
+    }
 }
 
 /// Rejected records must be records of the batch.
 fn checked(progress: task::Progress, records: usize) -> Result<Progress, GuestError> {
-    if let Some(rejected) = progress.rejected.iter().find(|r| r.record as usize >= records) {
+    if let Some(rejected) = progress
+        .rejected
+        .iter()
+        .find(|r| r.record as usize >= records)
+    {
         return Err(violation(&format!(
             "record {} of {records} was rejected; there is no such record",
             rejected.record

@@ -42,13 +42,17 @@ impl Instance {
     fn answer<T>(&mut self, answer: Result<T, HostError>) -> wasmtime::Result<T> {
         answer.map_err(|error| match error {
             HostError::Violation(message) => self.violation(&message),
-            HostError::Cancelled => self.fault(GuestError::Cancelled("the task is cancelled".into())),
+            HostError::Cancelled => {
+                self.fault(GuestError::Cancelled("the task is cancelled".into()))
+            }
             HostError::Failed(message) => self.fault(GuestError::Host(message)),
         })
     }
 
     fn check_batch(&mut self, batch: &Batch) -> wasmtime::Result<()> {
-        batch.validate().map_err(|e| self.violation(&format!("a batch in output.emit: {e}")))?;
+        batch
+            .validate()
+            .map_err(|e| self.violation(&format!("a batch in output.emit: {e}")))?;
         let (bytes, limit) = (batch.byte_size(), self.limits.output_bytes);
         if bytes > limit {
             let text = format!("a batch of {bytes} bytes in output.emit; {limit} are allowed");
@@ -64,9 +68,14 @@ impl Instance {
         column: &Column,
         entries: Option<usize>,
     ) -> wasmtime::Result<()> {
-        column.validate().map_err(|error| self.violation(&format!("{what}: {error}")))?;
+        column
+            .validate()
+            .map_err(|error| self.violation(&format!("{what}: {error}")))?;
         if entries.is_some_and(|entries| column.len() != entries) {
-            let text = format!("{what}: {} entries; each column needs one per key", column.len());
+            let text = format!(
+                "{what}: {} entries; each column needs one per key",
+                column.len()
+            );
             return Err(self.violation(&text));
         }
         Ok(())
@@ -84,7 +93,9 @@ impl Instance {
     }
 
     fn check_timers(&mut self, what: &str, timers: &TimerBatch) -> wasmtime::Result<()> {
-        timers.validate().map_err(|error| self.violation(&format!("{what}: {error}")))?;
+        timers
+            .validate()
+            .map_err(|error| self.violation(&format!("{what}: {error}")))?;
         self.check_keys(what, &timers.keys, &timers.namespaces)
     }
 }
@@ -174,10 +185,15 @@ impl timers::Host for Instance {
 
 impl Instance {
     fn check_metric(&mut self, operator: u32, name: &str) -> wasmtime::Result<()> {
-        if self.metrics.get(&operator).is_some_and(|names| names.contains(name)) {
+        if self
+            .metrics
+            .get(&operator)
+            .is_some_and(|names| names.contains(name))
+        {
             return Ok(());
         }
-        if name.is_empty() || name.len() > METRIC_NAME_BYTES_MAX || name.contains(char::is_control) {
+        if name.is_empty() || name.len() > METRIC_NAME_BYTES_MAX || name.contains(char::is_control)
+        {
             let text = format!(
                 "a metric's name of {} bytes; 1 to {METRIC_NAME_BYTES_MAX} printable ones are allowed",
                 name.len()
@@ -187,7 +203,10 @@ impl Instance {
         if self.metrics.values().map(HashSet::len).sum::<usize>() >= METRICS_MAX {
             return Err(self.violation(&format!("more than {METRICS_MAX} metrics")));
         }
-        self.metrics.entry(operator).or_default().insert(name.to_owned());
+        self.metrics
+            .entry(operator)
+            .or_default()
+            .insert(name.to_owned());
         Ok(())
     }
 }

@@ -68,7 +68,11 @@ impl Instance {
             watch,
             limits,
             phase: Phase::Planning,
-            memory: MemoryMeter { limit: limits.memory_bytes, used: 0, exceeded: None },
+            memory: MemoryMeter {
+                limit: limits.memory_bytes,
+                used: 0,
+                exceeded: None,
+            },
             fault: None,
             panic: None,
             metrics: HashMap::new(),
@@ -95,7 +99,10 @@ impl Instance {
 
     pub(crate) fn violation(&mut self, message: &str) -> wasmtime::Error {
         let message = tidy(message);
-        self.fault(GuestError::Violation { message, backtrace: Frames::default() })
+        self.fault(GuestError::Violation {
+            message,
+            backtrace: Frames::default(),
+        })
     }
 
     /// Writes a line to the task's log, if the rate allows it.
@@ -126,7 +133,10 @@ impl Instance {
 
 impl WasiView for Instance {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
@@ -153,7 +163,11 @@ impl MemoryMeter {
     /// The error, if the limit was exceeded.
     pub(crate) fn error(&self) -> Option<GuestError> {
         let wanted = self.exceeded?;
-        Some(GuestError::Memory { limit: self.limit, wanted, backtrace: Frames::default() })
+        Some(GuestError::Memory {
+            limit: self.limit,
+            wanted,
+            backtrace: Frames::default(),
+        })
     }
 }
 

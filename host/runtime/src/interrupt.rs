@@ -48,7 +48,10 @@ pub enum Interruption {
 
 impl Default for Interruption {
     fn default() -> Self {
-        if cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))) {
+        if cfg!(all(
+            target_os = "linux",
+            any(target_arch = "x86_64", target_arch = "aarch64")
+        )) {
             Self::Page
         } else {
             Self::Epoch
@@ -105,7 +108,9 @@ struct Running {
 impl Running {
     fn own(&self, at: Moment) -> Duration {
         let until = self.waiting_since.unwrap_or(at);
-        until.saturating_duration_since(self.since).saturating_sub(self.waited)
+        until
+            .saturating_duration_since(self.since)
+            .saturating_sub(self.waited)
     }
 }
 
@@ -131,7 +136,10 @@ impl State {
 
 impl Watch {
     pub(crate) fn new(limit: Duration) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default() })
+        Arc::new(Self {
+            limit,
+            state: Mutex::default(),
+        })
     }
 
     pub(crate) const fn limit(&self) -> Duration {
@@ -148,19 +156,31 @@ impl Watch {
         if let Some(reason) = &state.cancelled {
             return Err(reason.clone());
         }
-        assert!(state.running.is_none(), "calls of one instance come one at a time");
-        state.running =
-            Some(Running { since: now(), waited: Duration::ZERO, waiting_since: None });
+        assert!(
+            state.running.is_none(),
+            "calls of one instance come one at a time"
+        );
+        state.running = Some(Running {
+            since: now(),
+            waited: Duration::ZERO,
+            waiting_since: None,
+        });
         Ok(())
     }
 
     /// The call has ended, one way or the other.
     pub(crate) fn end(&self) -> Ended {
         let mut state = self.state.lock();
-        let own = state.running.take().map_or(Duration::ZERO, |running| running.own(now()));
+        let own = state
+            .running
+            .take()
+            .map_or(Duration::ZERO, |running| running.own(now()));
         state.set_open(false);
         state.waker = None;
-        Ended { own, stop: state.stop.take() }
+        Ended {
+            own,
+            stop: state.stop.take(),
+        }
     }
 
     /// The guest waits in an import until the returned value is dropped.
@@ -178,7 +198,11 @@ impl Watch {
             .running
             .as_ref()
             .is_some_and(|r| r.waiting_since.is_none() && r.own(at) >= self.limit);
-        let waker = if due { state.stop(Stop::Deadline) } else { None };
+        let waker = if due {
+            state.stop(Stop::Deadline)
+        } else {
+            None
+        };
         drop(state);
         if let Some(waker) = waker {
             waker.wake();

@@ -39,7 +39,7 @@ pub mod planner;
 mod wasi;
 
 pub use engine::{Runtime, RuntimeConfig};
-pub use error::{Frames, Error, GUEST_TEXT_BYTES_MAX, GuestError};
+pub use error::{Error, Frames, GUEST_TEXT_BYTES_MAX, GuestError};
 pub use guest::{Guest, Module};
 pub use host::{
     Entries, GuestEnv, HostError, Level, Limits, OpenRequest, OperatorState, PlanRequest, Progress,

@@ -28,7 +28,12 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) const fn new(per_second: usize, at: Moment) -> Self {
-        Self { per_second, left: per_second, filled_at: at, dropped: 0 }
+        Self {
+            per_second,
+            left: per_second,
+            filled_at: at,
+            dropped: 0,
+        }
     }
 
     /// Whether a line may pass; if so, how many were held back before it.
@@ -64,7 +69,11 @@ impl Pipe {
     /// The complete lines so far (everything, if `all`), and how many were lost.
     pub(crate) fn take_lines(&self, all: bool) -> (Vec<String>, u64) {
         let mut piped = self.0.lock();
-        let complete = piped.bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
+        let complete = piped
+            .bytes
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |last| last + 1);
         let end = if all { piped.bytes.len() } else { complete };
         let lines = piped.bytes[..end]
             .split(|b| *b == b'\n')

@@ -57,7 +57,9 @@ pub fn main(preflight: Preflight) -> ExitCode {
 
 fn serve(preflight: Preflight) -> io::Result<()> {
     let mut question = Vec::new();
-    io::stdin().take(REQUEST_BYTES_MAX).read_to_end(&mut question)?;
+    io::stdin()
+        .take(REQUEST_BYTES_MAX)
+        .read_to_end(&mut question)?;
     let request: Request = serde_json::from_slice(&question)?;
     confine(request.compile_seconds)?;
     let answer = answer(&request, preflight).unwrap_or_else(|failure| Answer::Failed {
@@ -86,7 +88,13 @@ fn confine(compile_seconds: u64) -> io::Result<()> {
     for (resource, limit) in limits {
         let hard = getrlimit(resource).maximum;
         let limit = Some(hard.map_or(limit, |hard| hard.min(limit)));
-        setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
+        setrlimit(
+            resource,
+            Rlimit {
+                current: limit,
+                maximum: limit,
+            },
+        )?;
     }
     Ok(())
 }
@@ -132,11 +140,16 @@ fn answer(request: &Request, preflight: Preflight) -> Result<Answer, Failure> {
 
 fn read_module(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |error: io::Error| {
-        Failure(ErrorKind::Retry, format!("module {} cannot be read: {error}", path.display()))
+        Failure(
+            ErrorKind::Retry,
+            format!("module {} cannot be read: {error}", path.display()),
+        )
     };
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(unreadable)?;
-    file.take(MODULE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(MODULE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     Ok(bytes)
 }
 
@@ -150,7 +163,10 @@ fn ensure_compiled(
     }
     runtime.compile(bytes)?;
     runtime.load(module)?.ok_or_else(|| {
-        Failure(ErrorKind::Retry, "compiled code vanished from the cache".to_owned())
+        Failure(
+            ErrorKind::Retry,
+            "compiled code vanished from the cache".to_owned(),
+        )
     })
 }
 
@@ -165,15 +181,24 @@ fn plan(module: &crate::Module, job: &PlanJob, limit: Duration) -> Result<JobGra
         output_bytes: GRAPH_BYTES_MAX,
         ..Limits::default()
     };
-    let env = GuestEnv { job: job.job, submitted_at_ms: job.submitted_at_ms };
-    let request = PlanRequest { args: job.args.clone(), config: job.config.clone() };
+    let env = GuestEnv {
+        job: job.job,
+        submitted_at_ms: job.submitted_at_ms,
+    };
+    let request = PlanRequest {
+        args: job.args.clone(),
+        config: job.config.clone(),
+    };
     let planned = executor.block_on(async {
         let mut guest = module.instantiate(limits, env, Box::new(NoTask)).await?;
         guest.plan(&request).await
     });
     planned.map_err(|error| match error {
         GuestError::Failed { message, .. } => Failure(ErrorKind::Invalid, message),
-        error => Failure(error.kind(), format!("the job could not be planned: {error}")),
+        error => Failure(
+            error.kind(),
+            format!("the job's function {error}"),
+        ),
     })
 }
 

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, random::Deterministic};
+use wasmtime_wasi::{
+    HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, random::Deterministic,
+};
 
 use crate::{host::GuestEnv, log::Pipe};
 
@@ -39,7 +41,9 @@ impl HostMonotonicClock for FixedClock {
 
 /// The world while the graph is being planned.
 pub(crate) fn fixed(env: &GuestEnv, output: &Pipe) -> WasiCtx {
-    let clock = FixedClock(Duration::from_millis(u64::try_from(env.submitted_at_ms).unwrap_or(0)));
+    let clock = FixedClock(Duration::from_millis(
+        u64::try_from(env.submitted_at_ms).unwrap_or(0),
+    ));
     let mut builder = closed(env, output);
     builder
         .wall_clock(clock)

@@ -40,7 +40,10 @@ fn damaged_components_are_refused_and_crash_nothing() {
     let whole = guest(&[], "");
     for len in (8..whole.len()).step_by(whole.len() / 60) {
         let text = refusal(&whole[..len]);
-        assert!(text.contains("damaged") || text.contains("export"), "{text}");
+        assert!(
+            text.contains("damaged") || text.contains("export"),
+            "{text}"
+        );
     }
     // Bit flips: most are refused, none may panic.
     let bench = Bench::new(Interruption::Page);
@@ -64,11 +67,13 @@ fn imports_that_jobs_are_not_given_are_named() {
 
 #[test]
 fn another_version_of_the_contract_is_named() {
-    let component = wat(
-        r#"(component (instance $i) (export "tidemill:job/planner@7.0.0" (instance $i)))"#,
-    );
+    let component =
+        wat(r#"(component (instance $i) (export "tidemill:job/planner@7.0.0" (instance $i)))"#);
     let text = refusal(&component);
-    assert!(text.contains("planner@7.0.0") && text.contains("planner@0.1.0"), "{text}");
+    assert!(
+        text.contains("planner@7.0.0") && text.contains("planner@0.1.0"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -85,10 +90,20 @@ fn deep_nesting_is_refused() {
 fn features_that_interruption_does_not_cover_are_refused() {
     let tail = guest_error("(func $again (return_call $again))");
     assert!(tail.contains("tail call"), "{tail}");
-    let threads = refusal(&guest_with_memory(&[], "", r#"(memory (export "memory") 4) (memory $s 1 1 shared)"#));
-    assert!(threads.contains("damaged") && threads.contains("shared"), "{threads}");
-    let reserved =
-        refusal(&guest_with_memory(&[], "", r#"(memory (export "memory") 4) (memory $r 1 47119)"#));
+    let threads = refusal(&guest_with_memory(
+        &[],
+        "",
+        r#"(memory (export "memory") 4) (memory $s 1 1 shared)"#,
+    ));
+    assert!(
+        threads.contains("damaged") && threads.contains("shared"),
+        "{threads}"
+    );
+    let reserved = refusal(&guest_with_memory(
+        &[],
+        "",
+        r#"(memory (export "memory") 4) (memory $r 1 47119)"#,
+    ));
     assert!(reserved.contains("reserved"), "{reserved}");
 }
 
@@ -98,13 +113,14 @@ fn guest_error(extra: &str) -> String {
 
 #[test]
 fn a_component_whose_export_has_another_type_is_refused() {
-    let component = wat(
-        r#"(component (instance $i)
+    let component = wat(r#"(component (instance $i)
             (export "tidemill:job/planner@0.1.0" (instance $i))
-            (export "tidemill:job/task@0.1.0" (instance $i)))"#,
-    );
+            (export "tidemill:job/task@0.1.0" (instance $i)))"#);
     let bench = Bench::new(Interruption::Page);
     let hash = bench.runtime.compile(&component).unwrap();
     let error = bench.runtime.load(&hash).unwrap_err();
-    assert!(error.to_string().contains("does not fit this version"), "{error}");
+    assert!(
+        error.to_string().contains("does not fit this version"),
+        "{error}"
+    );
 }

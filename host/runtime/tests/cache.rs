@@ -41,8 +41,15 @@ fn forged_or_damaged_code_counts_as_absent() {
     }
     // Somebody else's code under this name.
     fs::write(&path, &good).unwrap();
-    let other = bench.runtime.compile(&guest(&[("process", "(loop $l (br $l)) ok")], "")).unwrap();
-    fs::copy(code_files(&bench).into_iter().find(|p| *p != path).unwrap(), &path).unwrap();
+    let other = bench
+        .runtime
+        .compile(&guest(&[("process", "(loop $l (br $l)) ok")], ""))
+        .unwrap();
+    fs::copy(
+        code_files(&bench).into_iter().find(|p| *p != path).unwrap(),
+        &path,
+    )
+    .unwrap();
     assert!(bench.runtime.load(&hash).unwrap().is_none());
     assert!(bench.runtime.load(&other).unwrap().is_some());
 }

@@ -9,7 +9,8 @@ use tidemill_runtime::{Guest, GuestError};
 use tidemill_types::ErrorKind;
 
 /// Emits the batch it was given.
-const ECHO: &str = "(memory.copy (i32.const 2052) (i32.add (local.get $p) (i32.const 8)) (i32.const 64))
+const ECHO: &str =
+    "(memory.copy (i32.const 2052) (i32.add (local.get $p) (i32.const 8)) (i32.const 64))
     (i32.store (i32.const 2048) (i32.const 1)) (call $emit (i32.const 2048)) ok";
 
 async fn opened(bench: &support::Bench, component: &[u8], host: &Recorder) -> Guest {
@@ -61,8 +62,14 @@ fn a_panic_reaches_the_host_with_message_operator_and_backtrace() {
         let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::GuestFault);
         assert_eq!(error.operator(), Some(3));
-        assert!(error.to_string().starts_with("no such key\n    at inner"), "{error}");
-        assert_eq!(guest.process(0, 0, &batch(1)).await.unwrap_err(), GuestError::Gone);
+        assert!(
+            error.to_string().starts_with("panicked: no such key\n    at inner"),
+            "{error}"
+        );
+        assert_eq!(
+            guest.process(0, 0, &batch(1)).await.unwrap_err(),
+            GuestError::Gone
+        );
     });
 }
 
@@ -77,7 +84,13 @@ fn a_returned_failure_leaves_the_instance_usable() {
         let component = guest(&[("process", body)], r#"(data (i32.const 512) "full")"#);
         let mut guest = opened(&bench, &component, &Recorder::default()).await;
         let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
-        assert_eq!(error, GuestError::Failed { operator: Some(2), message: "full".into() });
+        assert_eq!(
+            error,
+            GuestError::Failed {
+                operator: Some(2),
+                message: "full".into()
+            }
+        );
         guest.watermark(5).await.unwrap();
     });
 }
@@ -158,7 +171,10 @@ fn contract_violations_end_the_call_with_a_cause() {
             let mut guest = opened(&bench, &component, &Recorder::default()).await;
             let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::GuestFault, "{what}: {error:?}");
-            assert!(matches!(error, GuestError::Violation { .. }), "{what}: {error:?}");
+            assert!(
+                matches!(error, GuestError::Violation { .. }),
+                "{what}: {error:?}"
+            );
             assert!(error.to_string().contains(message), "{what}: {error}");
         }
     });
@@ -168,7 +184,10 @@ fn contract_violations_end_the_call_with_a_cause() {
 fn data_and_state_are_out_of_reach_before_open() {
     under_each_mechanism(async |bench| {
         let component = guest(&[("process", ECHO)], "");
-        let mut guest = bench.start(&component, limits(2_000), &Recorder::default()).await.unwrap();
+        let mut guest = bench
+            .start(&component, limits(2_000), &Recorder::default())
+            .await
+            .unwrap();
         let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
         assert!(error.to_string().contains("before open"), "{error}");
     });

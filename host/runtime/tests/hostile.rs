@@ -9,20 +9,33 @@ use tidemill_runtime::{Guest, GuestError, Limits, Module, PlanRequest};
 use tidemill_types::BatchBuilder;
 
 fn limits() -> Limits {
-    Limits { memory_bytes: 64 << 20, call: std::time::Duration::from_millis(700), ..Limits::default() }
+    Limits {
+        memory_bytes: 64 << 20,
+        call: std::time::Duration::from_millis(700),
+        ..Limits::default()
+    }
 }
 
 async fn plan(module: &Module, mode: &str, task: &Task) -> Result<Guest, GuestError> {
-    let mut guest =
-        module.instantiate(limits(), support::env(), Box::new(task.clone())).await?;
+    let mut guest = module
+        .instantiate(limits(), support::env(), Box::new(task.clone()))
+        .await?;
     let args = vec!["--mode".to_owned(), mode.to_owned()];
-    guest.plan(&PlanRequest { args, config: vec![] }).await?;
+    guest
+        .plan(&PlanRequest {
+            args,
+            config: vec![],
+        })
+        .await?;
     Ok(guest)
 }
 
 async fn open(module: &Module, mode: &str, vertex: u32, task: &Task) -> Result<Guest, GuestError> {
     let mut guest = plan(module, mode, task).await?;
-    let request = tidemill_runtime::OpenRequest { vertex, ..support::open_request() };
+    let request = tidemill_runtime::OpenRequest {
+        vertex,
+        ..support::open_request()
+    };
     guest.open(&request).await?;
     Ok(guest)
 }
@@ -90,8 +103,13 @@ async fn each_misdeed_ends_with_its_cause() {
                 // The worker's host decides about these; here they only must not hurt.
                 continue;
             }
-            let Err(error) = ended else { panic!("{mode} was tolerated") };
-            assert!(format!("{error:?}").starts_with(variant), "{mode}: {error:?}");
+            let Err(error) = ended else {
+                panic!("{mode} was tolerated")
+            };
+            assert!(
+                format!("{error:?}").starts_with(variant),
+                "{mode}: {error:?}"
+            );
             assert!(error.to_string().contains(text), "{mode}: {error}");
             assert!(error.to_string().len() < 128 << 10, "{mode}");
         }
@@ -114,7 +132,10 @@ async fn floods_of_output_are_tolerated_but_bounded() {
             );
             let logs = std::mem::take(&mut task.0.lock().logs);
             let bytes: usize = logs.iter().map(String::len).sum();
-            assert!((1..1 << 20).contains(&bytes), "{mode}: {bytes} bytes of log");
+            assert!(
+                (1..1 << 20).contains(&bytes),
+                "{mode}: {bytes} bytes of log"
+            );
         }
     }
 }
@@ -123,7 +144,10 @@ async fn floods_of_output_are_tolerated_but_bounded() {
 async fn planning_twice_gives_the_same_graph_whatever_the_module_tries() {
     let bench = Bench::new(MECHANISMS[0]);
     let module = job::load(&bench.runtime, "hostile");
-    let request = PlanRequest { args: vec!["--mode".into(), "unstable-plan".into()], config: vec![] };
+    let request = PlanRequest {
+        args: vec!["--mode".into(), "unstable-plan".into()],
+        config: vec![],
+    };
     let mut graphs = Vec::new();
     for _ in 0..2 {
         let mut guest = module

@@ -7,7 +7,14 @@ mod support;
 use support::{job, task::Task, under_each_mechanism};
 use tidemill_runtime::Guest;
 
-const ARGS: [&str; 6] = ["--event-time", "--chaining", "--source", "datagen", "--sink", "blackhole"];
+const ARGS: [&str; 6] = [
+    "--event-time",
+    "--chaining",
+    "--source",
+    "datagen",
+    "--sink",
+    "blackhole",
+];
 
 /// Delivers timers until none is due, then the watermark.
 async fn advance(guest: &mut Guest, task: &Task, watermark: i64) {
@@ -28,7 +35,10 @@ fn click_event_count_counts_each_page_and_window_exactly() {
         let (mut counter, counter_task) = job::opened(&module, &ARGS, 1).await;
         let mut watermark = i64::MIN;
         for start in (0..24_000).step_by(500) {
-            let progress = source.process(0, 0, &job::clicks(start..start + 500)).await.unwrap();
+            let progress = source
+                .process(0, 0, &job::clicks(start..start + 500))
+                .await
+                .unwrap();
             assert!(progress.rejected.is_empty(), "{:?}", progress.rejected);
             watermark = progress.watermark;
             let emitted = std::mem::take(&mut source_task.0.lock().emitted);
@@ -50,10 +60,18 @@ fn click_event_count_counts_each_page_and_window_exactly() {
         let emitted = std::mem::take(&mut counter_task.0.lock().emitted);
         let mut lines: Vec<String> = Vec::new();
         for (_, batch) in &emitted {
-            lines.extend(batch.values.iter().map(|v| String::from_utf8(v.unwrap().to_vec()).unwrap()));
+            lines.extend(
+                batch
+                    .values
+                    .iter()
+                    .map(|v| String::from_utf8(v.unwrap().to_vec()).unwrap()),
+            );
         }
         assert_eq!(lines.len(), 24, "{lines:#?}");
-        assert!(lines.iter().all(|line| line.ends_with(r#""count":1000}"#)), "{lines:#?}");
+        assert!(
+            lines.iter().all(|line| line.ends_with(r#""count":1000}"#)),
+            "{lines:#?}"
+        );
     });
 }
 

@@ -4,11 +4,16 @@
 
 mod support;
 
-use support::{Recorder, batch, guest, guest_with_memory, limits, open_request, under_each_mechanism};
+use support::{
+    Recorder, batch, guest, guest_with_memory, limits, open_request, under_each_mechanism,
+};
 use tidemill_runtime::{GuestError, Limits};
 
 fn small() -> Limits {
-    Limits { memory_bytes: 16 << 20, ..limits(5_000) }
+    Limits {
+        memory_bytes: 16 << 20,
+        ..limits(5_000)
+    }
 }
 
 #[test]
@@ -16,10 +21,16 @@ fn a_memory_bomb_is_stopped_at_the_limit() {
     under_each_mechanism(async |bench| {
         let body = "(loop $l (drop (memory.grow (i32.const 16))) (br $l)) ok";
         let component = guest(&[("process", body)], "");
-        let mut guest = bench.start(&component, small(), &Recorder::default()).await.unwrap();
+        let mut guest = bench
+            .start(&component, small(), &Recorder::default())
+            .await
+            .unwrap();
         guest.open(&open_request()).await.unwrap();
         let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
-        assert!(error.to_string().starts_with("exceeded 16 MiB of memory"), "{error}");
+        assert!(
+            error.to_string().starts_with("exceeded 16 MiB of memory"),
+            "{error}"
+        );
         assert!(guest.memory_bytes() <= 16 << 20);
     });
 }
@@ -28,8 +39,14 @@ fn a_memory_bomb_is_stopped_at_the_limit() {
 fn a_memory_that_is_too_large_from_the_start_is_refused() {
     under_each_mechanism(async |bench| {
         let component = guest_with_memory(&[], "", r#"(memory (export "memory") 1000)"#);
-        let error = bench.start(&component, small(), &Recorder::default()).await.unwrap_err();
-        assert!(matches!(error, GuestError::Memory { limit, .. } if limit == 16 << 20), "{error:?}");
+        let error = bench
+            .start(&component, small(), &Recorder::default())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, GuestError::Memory { limit, .. } if limit == 16 << 20),
+            "{error:?}"
+        );
     });
 }
 
@@ -39,8 +56,14 @@ fn a_table_bomb_counts_as_memory() {
         let extra = "(table $t 1 funcref)";
         let body = "(loop $l (drop (table.grow $t (ref.null func) (i32.const 100000))) (br $l)) ok";
         let component = guest(&[("process", body)], extra);
-        let limits = Limits { memory_bytes: 4 << 20, ..limits(5_000) };
-        let mut guest = bench.start(&component, limits, &Recorder::default()).await.unwrap();
+        let limits = Limits {
+            memory_bytes: 4 << 20,
+            ..limits(5_000)
+        };
+        let mut guest = bench
+            .start(&component, limits, &Recorder::default())
+            .await
+            .unwrap();
         guest.open(&open_request()).await.unwrap();
         let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
         assert!(matches!(error, GuestError::Memory { .. }), "{error:?}");
@@ -52,7 +75,10 @@ fn many_memories_share_one_limit() {
     under_each_mechanism(async |bench| {
         let extra = "(memory $a 100) (memory $b 100) (memory $c 100)";
         let component = guest(&[], extra);
-        let error = bench.start(&component, small(), &Recorder::default()).await.unwrap_err();
+        let error = bench
+            .start(&component, small(), &Recorder::default())
+            .await
+            .unwrap_err();
         assert!(matches!(error, GuestError::Memory { .. }), "{error:?}");
     });
 }
@@ -62,7 +88,10 @@ fn an_emit_flood_of_empty_batches_ends_with_the_time_limit() {
     under_each_mechanism(async |bench| {
         let body = "(loop $l (call $emit (i32.const 2048)) (br $l)) ok";
         let component = guest(&[("process", body)], "");
-        let mut guest = bench.start(&component, limits(100), &Recorder::default()).await.unwrap();
+        let mut guest = bench
+            .start(&component, limits(100), &Recorder::default())
+            .await
+            .unwrap();
         guest.open(&open_request()).await.unwrap();
         let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
         assert!(matches!(error, GuestError::Interrupted { .. }), "{error:?}");
@@ -74,7 +103,10 @@ fn a_huge_error_text_is_cut() {
     under_each_mechanism(async |bench| {
         let body = "(call $panicked (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 262144)) unreachable";
         let component = guest(&[("process", body)], "");
-        let mut guest = bench.start(&component, small(), &Recorder::default()).await.unwrap();
+        let mut guest = bench
+            .start(&component, small(), &Recorder::default())
+            .await
+            .unwrap();
         guest.open(&open_request()).await.unwrap();
         let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
         let text = error.to_string();

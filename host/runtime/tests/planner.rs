@@ -1,7 +1,11 @@
 //! The planner process, asked through its client. This target is its own planner: started with
 //! the argument `planner` it serves, otherwise it runs the tests.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test target with its own main")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test target with its own main"
+)]
 
 mod support;
 
@@ -18,7 +22,10 @@ fn main() -> ExitCode {
         return tidemill_runtime::planner::main(preflight);
     }
     let filter = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
-    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     for (name, test) in TESTS {
         if filter.as_ref().is_none_or(|filter| name.contains(filter)) {
             executor.block_on(test());
@@ -49,7 +56,11 @@ tests!(
 );
 
 fn preflight(graph: &JobGraph) -> Result<(), String> {
-    if graph.config.contains_key("unreachable") { Err("no broker there".into()) } else { Ok(()) }
+    if graph.config.contains_key("unreachable") {
+        Err("no broker there".into())
+    } else {
+        Ok(())
+    }
 }
 
 struct Place {
@@ -72,7 +83,9 @@ impl Place {
     }
 
     async fn plan(&self, bytes: &[u8]) -> Result<JobGraph, PlanError> {
-        Planner::new(self.config.clone()).plan(&self.module(bytes), job(false)).await
+        Planner::new(self.config.clone())
+            .plan(&self.module(bytes), job(false))
+            .await
     }
 }
 
@@ -99,7 +112,10 @@ fn planning(config: bool) -> Vec<u8> {
           (i32.store (i32.const 6008) (i32.const 512)) (i32.store (i32.const 6012) (i32.const 1))";
     }
     body += &vertex();
-    guest(&[("plan", &format!("{body} (i32.const 4096)"))], r#"(data (i32.const 512) "jv......unreachable")"#)
+    guest(
+        &[("plan", &format!("{body} (i32.const 4096)"))],
+        r#"(data (i32.const 512) "jv......unreachable")"#,
+    )
 }
 
 /// A vertex at 5000, by the layout of the canonical ABI.
@@ -128,17 +144,27 @@ async fn a_graph_is_planned_and_the_code_is_in_the_cache() {
     let bytes = planning(false);
     let graph = place.plan(&bytes).await.unwrap();
     assert_eq!((graph.name.as_str(), graph.vertices.len()), ("j", 1));
-    assert_eq!(graph.vertices[0].source.as_ref().unwrap().connector.kind, "v");
+    assert_eq!(
+        graph.vertices[0].source.as_ref().unwrap().connector.kind,
+        "v"
+    );
     let runtime = Runtime::new(RuntimeConfig::new(place.dir.path().join("code"))).unwrap();
     assert!(runtime.load(&hash_module(&bytes)).unwrap().is_some());
 }
 
 async fn the_authors_own_error_reaches_the_submitter_as_it_is() {
-    let body = "(i32.store8 (i32.const 4096) (i32.const 1)) (i32.store (i32.const 4100) (i32.const 512))
+    let body =
+        "(i32.store8 (i32.const 4096) (i32.const 1)) (i32.store (i32.const 4100) (i32.const 512))
         (i32.store (i32.const 4104) (i32.const 20)) (i32.const 4096)";
-    let bytes = guest(&[("plan", body)], r#"(data (i32.const 512) "--input-topic needed")"#);
+    let bytes = guest(
+        &[("plan", body)],
+        r#"(data (i32.const 512) "--input-topic needed")"#,
+    );
     let error = Place::new().plan(&bytes).await.unwrap_err();
-    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Invalid, "--input-topic needed".into()));
+    assert_eq!(
+        (error.kind(), error.to_string()),
+        (ErrorKind::Invalid, "--input-topic needed".into())
+    );
 }
 
 async fn preflight_failures_reject_the_job() {
@@ -147,7 +173,10 @@ async fn preflight_failures_reject_the_job() {
     let module = place.module(&planning(true));
     planner.plan(&module, job(false)).await.unwrap();
     let error = planner.plan(&module, job(true)).await.unwrap_err();
-    assert!(matches!(&error, PlanError::Rejected(text) if text == "no broker there"), "{error}");
+    assert!(
+        matches!(&error, PlanError::Rejected(text) if text == "no broker there"),
+        "{error}"
+    );
 }
 
 async fn an_endless_plan_is_interrupted() {
@@ -156,21 +185,39 @@ async fn an_endless_plan_is_interrupted() {
     let bytes = guest(&[("plan", "(loop $l (br $l)) ok")], "");
     let error = place.plan(&bytes).await.unwrap_err();
     assert!(matches!(error, PlanError::Rejected(_)), "{error:?}");
-    assert!(error.to_string().contains("interrupted after 0.2 s"), "{error}");
+    assert!(
+        error.to_string().contains("interrupted after 0.2 s"),
+        "{error}"
+    );
 }
 
 async fn a_plan_that_eats_memory_is_stopped() {
-    let bytes = guest(&[("plan", "(loop $l (drop (memory.grow (i32.const 64))) (br $l)) ok")], "");
+    let bytes = guest(
+        &[(
+            "plan",
+            "(loop $l (drop (memory.grow (i32.const 64))) (br $l)) ok",
+        )],
+        "",
+    );
     let error = Place::new().plan(&bytes).await.unwrap_err();
-    assert!(error.to_string().contains("exceeded 256 MiB of memory"), "{error}");
+    assert!(
+        error.to_string().contains("exceeded 256 MiB of memory"),
+        "{error}"
+    );
 }
 
 async fn a_module_that_is_none_is_rejected() {
     let place = Place::new();
     let planner = Planner::new(place.config.clone());
-    let error = planner.compile(&place.module(b"nonsense")).await.unwrap_err();
+    let error = planner
+        .compile(&place.module(b"nonsense"))
+        .await
+        .unwrap_err();
     assert!(matches!(error, PlanError::Rejected(_)), "{error:?}");
-    let error = planner.compile(&place.dir.path().join("absent.wasm")).await.unwrap_err();
+    let error = planner
+        .compile(&place.dir.path().join("absent.wasm"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Retry, "{error:?}");
 }
 
@@ -197,8 +244,9 @@ async fn a_module_that_compiles_for_too_long_is_killed() {
     place.config.compile_timeout = Duration::from_millis(500);
     place.config.plan_timeout = Duration::ZERO;
     // One function of a hundred thousand nested blocks with branches.
-    let body = "(if (global.get $top) (then (global.set $top (i32.mul (global.get $top) (i32.const 3)))))"
-        .repeat(200_000);
+    let body =
+        "(if (global.get $top) (then (global.set $top (i32.mul (global.get $top) (i32.const 3)))))"
+            .repeat(200_000);
     let bytes = guest(&[("process", &format!("{body} ok"))], "");
     let error = place.plan(&bytes).await.unwrap_err();
     assert!(matches!(error, PlanError::TimedOut { .. }), "{error:?}");

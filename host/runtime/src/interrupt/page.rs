@@ -43,8 +43,7 @@ pub(crate) fn with_watch<R>(watch: &Arc<Watch>, f: impl FnOnce() -> R) -> R {
             INSTANTIATING.with(|current| *current.borrow_mut() = previous);
         }
     }
-    let previous =
-        INSTANTIATING.with(|current| current.borrow_mut().replace(Arc::clone(watch)));
+    let previous = INSTANTIATING.with(|current| current.borrow_mut().replace(Arc::clone(watch)));
     let _reset = Reset(previous);
     f()
 }
@@ -160,10 +159,16 @@ impl Creator {
         capacity: usize,
         guard: usize,
     ) -> Result<Memory, String> {
-        let len = capacity.checked_add(guard).ok_or("a memory larger than the address space")?;
+        let len = capacity
+            .checked_add(guard)
+            .ok_or("a memory larger than the address space")?;
         let reservation =
             Reservation::new(len).map_err(|e| format!("no address space for a memory: {e}"))?;
-        let mut memory = Memory { reservation: Arc::new(reservation), size: 0, capacity };
+        let mut memory = Memory {
+            reservation: Arc::new(reservation),
+            size: 0,
+            capacity,
+        };
         memory.grow_to(minimum).map_err(|e| e.to_string())?;
         if ty.minimum() == EXTRA_MINIMUM_PAGES && ty.maximum() == Some(EXTRA_MAXIMUM_PAGES) {
             let trapdoor = Arc::clone(&memory.reservation) as Arc<dyn Trapdoor>;
@@ -190,7 +195,10 @@ unsafe impl MemoryCreator for Creator {
         reserved_size_in_bytes: Option<usize>,
         guard_size_in_bytes: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
-        let capacity = reserved_size_in_bytes.or(maximum).unwrap_or(minimum).max(minimum);
+        let capacity = reserved_size_in_bytes
+            .or(maximum)
+            .unwrap_or(minimum)
+            .max(minimum);
         let memory = Self::create(&ty, minimum, capacity, guard_size_in_bytes)?;
         Ok(Box::new(memory))
     }

@@ -151,7 +151,11 @@ impl Reencode for Rewriter {
                 self.loops += 1;
                 function
                     .instruction(&Instruction::I32Const(0))
-                    .instruction(&Instruction::I32Load8U(MemArg { offset, align: 0, memory_index }))
+                    .instruction(&Instruction::I32Load8U(MemArg {
+                        offset,
+                        align: 0,
+                        memory_index,
+                    }))
                     .instruction(&Instruction::Drop);
             }
         }
@@ -166,7 +170,10 @@ impl Reencode for Rewriter {
     ) -> Rewritten<()> {
         // Names are for backtraces; a damaged name section is nobody's loss.
         if section.name() == "name" {
-            module.section(&CustomSection { name: "name".into(), data: section.data().into() });
+            module.section(&CustomSection {
+                name: "name".into(),
+                data: section.data().into(),
+            });
         }
         Ok(())
     }

@@ -10,20 +10,27 @@ use super::{env, open_request, task::Task};
 /// The bytes of a job's component.
 pub fn bytes(name: &str) -> Vec<u8> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let path = root.join("target/wasm32-wasip2/job").join(format!("{name}.wasm"));
+    let path = root
+        .join("target/wasm32-wasip2/job")
+        .join(format!("{name}.wasm"));
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run `make jobs`", path.display()))
 }
 
 /// Compiles a job.
 pub fn load(runtime: &Runtime, name: &str) -> Module {
-    let hash = runtime.compile(&bytes(name)).unwrap_or_else(|e| panic!("{e}"));
+    let hash = runtime
+        .compile(&bytes(name))
+        .unwrap_or_else(|e| panic!("{e}"));
     runtime.load(&hash).unwrap().expect("compiled a moment ago")
 }
 
 /// A new instance, planned.
 pub async fn planned(module: &Module, args: &[&str], task: &Task) -> (Guest, JobGraph) {
     let limits = Limits::default();
-    let mut guest = module.instantiate(limits, env(), Box::new(task.clone())).await.unwrap();
+    let mut guest = module
+        .instantiate(limits, env(), Box::new(task.clone()))
+        .await
+        .unwrap();
     let request = PlanRequest {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         config: vec![],
@@ -36,8 +43,11 @@ pub async fn planned(module: &Module, args: &[&str], task: &Task) -> (Guest, Job
 pub async fn opened(module: &Module, args: &[&str], vertex: u32) -> (Guest, Task) {
     let task = Task::default();
     let (mut guest, _) = planned(module, args, &task).await;
-    let request =
-        tidemill_runtime::OpenRequest { vertex, cache_bytes: 32 << 20, ..open_request() };
+    let request = tidemill_runtime::OpenRequest {
+        vertex,
+        cache_bytes: 32 << 20,
+        ..open_request()
+    };
     guest.open(&request).await.unwrap_or_else(|e| panic!("{e}"));
     (guest, task)
 }

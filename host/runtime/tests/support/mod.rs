@@ -1,7 +1,15 @@
 //! Hand-made guests: a core module in text form, wrapped as a component of the job world.
 
-#![allow(dead_code, unreachable_pub, reason = "each test target uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test target uses a part of it"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot be set up has failed"
+)]
 
 pub mod job;
 pub mod task;
@@ -21,7 +29,10 @@ pub const MECHANISMS: [Interruption; 2] = [Interruption::Page, Interruption::Epo
 
 const FUNCTIONS: [(&str, &str); 12] = [
     ("planner@0.1.0#plan", "(param i32 i32 i32 i32) (result i32)"),
-    ("task@0.1.0#open", "(param i32 i32 i32 i32 i32 i64 i32) (result i32)"),
+    (
+        "task@0.1.0#open",
+        "(param i32 i32 i32 i32 i32 i64 i32) (result i32)",
+    ),
     ("task@0.1.0#restore", "(param i32 i32) (result i32)"),
     ("task@0.1.0#process", "(param $p i32) (result i32)"),
     ("task@0.1.0#watermark", "(param i64) (result i32)"),
@@ -31,7 +42,10 @@ const FUNCTIONS: [(&str, &str); 12] = [
     ("task@0.1.0#checkpoint-complete", "(param i64) (result i32)"),
     ("task@0.1.0#checkpoint-aborted", "(param i64) (result i32)"),
     ("task@0.1.0#poll-source", "(param i32) (result i32)"),
-    ("task@0.1.0#completions", "(param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)"),
+    (
+        "task@0.1.0#completions",
+        "(param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)",
+    ),
 ];
 
 /// What every guest has: imports, an allocator, and 1 KiB of zeros at 1024, which reads as "ok".
@@ -64,8 +78,12 @@ pub fn guest(bodies: &[(&str, &str)], extra: &str) -> Vec<u8> {
 pub fn guest_with_memory(bodies: &[(&str, &str)], extra: &str, memory: &str) -> Vec<u8> {
     let mut text = format!("(module {PRELUDE} {memory} {extra}\n");
     for (export, signature) in FUNCTIONS {
-        let body = bodies.iter().find(|(name, _)| export.ends_with(&format!("#{name}")));
-        let body = body.map_or("ok", |(_, body)| body).replace("ok", "(i32.const 1024)");
+        let body = bodies
+            .iter()
+            .find(|(name, _)| export.ends_with(&format!("#{name}")));
+        let body = body
+            .map_or("ok", |(_, body)| body)
+            .replace("ok", "(i32.const 1024)");
         let short = export.split('#').next_back().unwrap();
         text += &format!("(func ${short} (export \"tidemill:job/{export}\") {signature} {body})\n");
     }
@@ -87,7 +105,9 @@ pub fn component(module: &str, _worlds: &[(&str, &str)]) -> Vec<u8> {
         wit_component::StringEncoding::UTF8,
     )
     .unwrap();
-    let mut encoder = wit_component::ComponentEncoder::default().module(&module).unwrap();
+    let mut encoder = wit_component::ComponentEncoder::default()
+        .module(&module)
+        .unwrap();
     encoder.encode().unwrap()
 }
 
@@ -155,7 +175,10 @@ impl TaskHost for Recorder {
     }
 
     fn add_metric(&mut self, operator: u32, name: &str, delta: u64) {
-        self.seen.lock().metrics.push((operator, name.to_owned(), delta));
+        self.seen
+            .lock()
+            .metrics
+            .push((operator, name.to_owned(), delta));
     }
 
     fn set_metric(&mut self, _: u32, _: &str, _: f64) {}
@@ -174,8 +197,14 @@ pub struct Bench {
 impl Bench {
     pub fn new(interruption: Interruption) -> Self {
         let dir = TempDir::new().unwrap();
-        let config = RuntimeConfig { interruption, ..RuntimeConfig::new(dir.path().join("code")) };
-        Self { runtime: Runtime::new(config).unwrap(), dir }
+        let config = RuntimeConfig {
+            interruption,
+            ..RuntimeConfig::new(dir.path().join("code"))
+        };
+        Self {
+            runtime: Runtime::new(config).unwrap(),
+            dir,
+        }
     }
 
     /// Compiles and instantiates.
@@ -185,14 +214,26 @@ impl Bench {
         limits: Limits,
         host: &Recorder,
     ) -> Result<Guest, GuestError> {
-        let hash = self.runtime.compile(component).unwrap_or_else(|e| panic!("{e}"));
-        let module = self.runtime.load(&hash).unwrap().expect("compiled a moment ago");
-        module.instantiate(limits, env(), Box::new(host.clone())).await
+        let hash = self
+            .runtime
+            .compile(component)
+            .unwrap_or_else(|e| panic!("{e}"));
+        let module = self
+            .runtime
+            .load(&hash)
+            .unwrap()
+            .expect("compiled a moment ago");
+        module
+            .instantiate(limits, env(), Box::new(host.clone()))
+            .await
     }
 }
 
 pub fn env() -> GuestEnv {
-    GuestEnv { job: JobId::from_u128(7), submitted_at_ms: 1_700_000_000_000 }
+    GuestEnv {
+        job: JobId::from_u128(7),
+        submitted_at_ms: 1_700_000_000_000,
+    }
 }
 
 pub fn open_request() -> tidemill_runtime::OpenRequest {
@@ -208,7 +249,10 @@ pub fn open_request() -> tidemill_runtime::OpenRequest {
 }
 
 pub fn limits(call_ms: u64) -> Limits {
-    Limits { call: std::time::Duration::from_millis(call_ms), ..Limits::default() }
+    Limits {
+        call: std::time::Duration::from_millis(call_ms),
+        ..Limits::default()
+    }
 }
 
 pub fn batch(records: usize) -> Batch {
@@ -223,8 +267,10 @@ pub fn batch(records: usize) -> Batch {
 /// Runs a test on a small tokio runtime, once per mechanism.
 pub fn under_each_mechanism(test: impl AsyncFn(Bench)) {
     for mechanism in MECHANISMS {
-        let executor =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let executor = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         executor.block_on(test(Bench::new(mechanism)));
     }
 }

@@ -26,7 +26,11 @@ pub struct TaskState {
 impl TaskState {
     /// Takes the event-time timers of one operator that are due.
     pub fn take_due(&mut self, watermark: i64) -> Option<TimerBatch> {
-        let (_, operator, _, _) = self.timers.first().filter(|(at, ..)| *at <= watermark)?.clone();
+        let (_, operator, _, _) = self
+            .timers
+            .first()
+            .filter(|(at, ..)| *at <= watermark)?
+            .clone();
         let mut due = TimerBatch::new(TimeDomain::EventTime, operator);
         self.timers.retain(|(at, owner, key, namespace)| {
             let is_due = *at <= watermark && *owner == operator;
@@ -66,7 +70,9 @@ impl TaskHost for Task {
         let task = self.0.lock();
         let mut values = Column::default();
         for index in 0..keys.len() {
-            let entry = task.entries.get(&(state, at(keys, index), at(subkeys, index)));
+            let entry = task
+                .entries
+                .get(&(state, at(keys, index), at(subkeys, index)));
             values.push(entry.map(Vec::as_slice));
         }
         Ok(values)
@@ -92,7 +98,8 @@ impl TaskHost for Task {
         let mut task = self.0.lock();
         for (index, &due) in timers.timestamps.iter().enumerate() {
             let namespace = timers.namespace(index).to_vec();
-            task.timers.insert((due, timers.operator, at(&timers.keys, index), namespace));
+            task.timers
+                .insert((due, timers.operator, at(&timers.keys, index), namespace));
         }
         Ok(())
     }
@@ -101,7 +108,8 @@ impl TaskHost for Task {
         let mut task = self.0.lock();
         for (index, &due) in timers.timestamps.iter().enumerate() {
             let namespace = timers.namespace(index).to_vec();
-            task.timers.remove(&(due, timers.operator, at(&timers.keys, index), namespace));
+            task.timers
+                .remove(&(due, timers.operator, at(&timers.keys, index), namespace));
         }
         Ok(())
     }
