@@ -48,7 +48,8 @@ pub fn main(preflight: Preflight) -> ExitCode {
     match worker.map(std::thread::JoinHandle::join) {
         Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
         Ok(Ok(Err(error))) | Err(error) => {
-            tracing::error!(%error, "planner");
+            // Whoever asked reads this; there is nobody else to tell if they do not.
+            let _unread = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
         Ok(Err(_panic)) => ExitCode::FAILURE,
