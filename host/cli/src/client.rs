@@ -48,7 +48,10 @@ impl Client {
                 config.get(&keys::REST_PORT)
             ),
         };
-        Self { base, http: reqwest::Client::new() }
+        Self {
+            base,
+            http: reqwest::Client::new(),
+        }
     }
 
     /// Uploads a module; returns its id.
@@ -56,19 +59,26 @@ impl Client {
         let bytes = tokio::fs::read(file)
             .await
             .with_context(|| format!("cannot read module {}", file.display()))?;
-        let name = file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = file
+            .file_name()
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let part = reqwest::multipart::Part::bytes(bytes).file_name(name);
         let form = reqwest::multipart::Form::new().part("jarfile", part);
         let request = self.http.post(self.url("/v1/jars/upload")).multipart(form);
         let answer: Value = self.send(request).await?;
-        let path = answer["filename"].as_str().context("the upload was not answered as expected")?;
+        let path = answer["filename"]
+            .as_str()
+            .context("the upload was not answered as expected")?;
         Ok(path.rsplit('/').next().unwrap_or(path).to_owned())
     }
 
     /// Runs an uploaded module; returns the job's id.
     pub(crate) async fn run(&self, module: &str, options: RunOptions) -> anyhow::Result<String> {
-        let config: serde_json::Map<String, Value> =
-            options.config.into_iter().map(|(key, value)| (key, Value::String(value))).collect();
+        let config: serde_json::Map<String, Value> = options
+            .config
+            .into_iter()
+            .map(|(key, value)| (key, Value::String(value)))
+            .collect();
         let mut body = json!({
             "programArgsList": options.args,
             "allowNonRestoredState": options.allow_non_restored_state,
@@ -80,9 +90,15 @@ impl Client {
         if let Some(path) = options.savepoint_path {
             body["savepointPath"] = json!(path);
         }
-        let request = self.http.post(self.url(&format!("/v1/jars/{module}/run"))).json(&body);
+        let request = self
+            .http
+            .post(self.url(&format!("/v1/jars/{module}/run")))
+            .json(&body);
         let answer: Value = self.send(request).await?;
-        Ok(answer["jobid"].as_str().context("the run was not answered with a job id")?.to_owned())
+        Ok(answer["jobid"]
+            .as_str()
+            .context("the run was not answered with a job id")?
+            .to_owned())
     }
 
     /// All jobs.
@@ -110,7 +126,9 @@ impl Client {
 
     /// Cancels a job.
     pub(crate) async fn cancel(&self, job: &str) -> anyhow::Result<()> {
-        let request = self.http.patch(self.url(&format!("/v1/jobs/{job}?mode=cancel")));
+        let request = self
+            .http
+            .patch(self.url(&format!("/v1/jobs/{job}?mode=cancel")));
         let _: Value = self.send(request).await?;
         Ok(())
     }
@@ -129,9 +147,16 @@ impl Client {
         format!("{}{path}", self.base)
     }
 
-    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> anyhow::Result<T> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> anyhow::Result<T> {
         let response = request.send().await.map_err(|error| {
-            let reason = if error.is_connect() { "connection refused" } else { "no answer" };
+            let reason = if error.is_connect() {
+                "connection refused"
+            } else {
+                "no answer"
+            };
             anyhow::anyhow!("cannot reach a coordinator at {}: {reason}", self.base)
         })?;
         let status = response.status();

@@ -25,7 +25,10 @@ use crate::{
 pub(crate) async fn coordinator(config: Config) -> anyhow::Result<ExitCode> {
     let coordinator = start_coordinator(&config).await?;
     say(format_args!("REST on http://{}", coordinator.rest_addr()));
-    say(format_args!("workers connect to {}", coordinator.rpc_addr()));
+    say(format_args!(
+        "workers connect to {}",
+        coordinator.rpc_addr()
+    ));
     stopped(coordinator.stopped().cancelled_owned()).await;
     coordinator.shutdown().await;
     Ok(ExitCode::SUCCESS)
@@ -62,13 +65,16 @@ impl LocalCluster {
     /// Starts both.
     pub(crate) async fn start(config: &Config, registry: Registry) -> anyhow::Result<Self> {
         let coordinator = start_coordinator(config).await?;
-        let worker =
-            start_worker(config, coordinator.rpc_addr().to_string(), registry).await?;
+        let worker = start_worker(config, coordinator.rpc_addr().to_string(), registry).await?;
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         #[expect(clippy::disallowed_methods, reason = "the task is joined in `stop`")]
         let worker = tokio::spawn(async move { worker.run(token).await });
-        Ok(Self { coordinator, shutdown, worker })
+        Ok(Self {
+            coordinator,
+            shutdown,
+            worker,
+        })
     }
 
     /// A client of this cluster.
@@ -139,7 +145,9 @@ pub(crate) fn preflight(graph: &JobGraph) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| format!("cannot check connectors: {e}"))?;
-    runtime.block_on(Registry::standard().preflight(graph)).map_err(|e| e.to_string())
+    runtime
+        .block_on(Registry::standard().preflight(graph))
+        .map_err(|e| e.to_string())
 }
 
 fn interruption(config: &Config) -> anyhow::Result<Interruption> {

@@ -63,9 +63,8 @@ pub(crate) async fn wait(client: &Client, job: &str) -> anyhow::Result<ExitCode>
 
 /// The settings that belong to a job, of those given to this command.
 pub(crate) fn job_settings(config: &Config) -> Vec<(String, String)> {
-    let per_job = |key: &str| {
-        tidemill_types::config::keys::find(key).is_some_and(|info| info.per_job)
-    };
+    let per_job =
+        |key: &str| tidemill_types::config::keys::find(key).is_some_and(|info| info.per_job);
     config
         .iter()
         .filter(|(key, _)| per_job(key))
@@ -88,8 +87,9 @@ pub(crate) async fn list(config: &Config, list: List) -> anyhow::Result<ExitCode
     jobs.sort_by_key(|job| job.start_time);
     let everything = list.all || (!list.running && !list.scheduled);
     let waiting = |job: &JobOverview| matches!(job.state.as_str(), "CREATED" | "INITIALIZING");
-    let (ended, live): (Vec<_>, Vec<_>) =
-        jobs.into_iter().partition(|job| Client::is_final(&job.state));
+    let (ended, live): (Vec<_>, Vec<_>) = jobs
+        .into_iter()
+        .partition(|job| Client::is_final(&job.state));
     let (scheduled, running): (Vec<_>, Vec<_>) = live.into_iter().partition(waiting);
     if list.running || everything {
         section("Running/Restarting Jobs", "No running jobs.", &running);
@@ -111,7 +111,10 @@ fn section(title: &str, none: &str, jobs: &[JobOverview]) {
     say(format_args!("{title:-^70}", title = format!(" {title} ")));
     for job in jobs {
         let start = tidemill_playground::format_time(job.start_time);
-        say(format_args!("{start} : {} : {} ({})", job.jid, job.name, job.state));
+        say(format_args!(
+            "{start} : {} : {} ({})",
+            job.jid, job.name, job.state
+        ));
     }
     say("-".repeat(70));
 }

@@ -6,7 +6,7 @@ mod cluster;
 mod commands;
 mod settings;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 
@@ -56,13 +56,22 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// Logs go to standard error. `TIDEMILL_LOG` filters them as `RUST_LOG` does.
 fn start_logging(cli: &Cli) {
-    let default = if cli.command.is_server() { "info" } else { "error" };
+    let default = if cli.command.is_server() {
+        "info"
+    } else {
+        "error"
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEMILL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if cli.global.log_json {
         logging.json().init();
     } else {
-        logging.with_target(false).init();
+        logging
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init();
     }
 }

@@ -43,7 +43,10 @@ fn read(path: &Path) -> anyhow::Result<Config> {
 }
 
 fn warn_without_meaning(key: &str) {
-    tracing::warn!(key, "this key of Flink's has no meaning here and is ignored");
+    tracing::warn!(
+        key,
+        "this key of Flink's has no meaning here and is ignored"
+    );
 }
 
 /// Directories of this process.
@@ -63,7 +66,10 @@ impl Directories {
         };
         create_private(&temporary)?;
         create_private(&code_cache)?;
-        Ok(Self { temporary, code_cache })
+        Ok(Self {
+            temporary,
+            code_cache,
+        })
     }
 }
 

@@ -63,7 +63,12 @@ impl Audit {
     /// For the results of these clicks.
     #[must_use]
     pub const fn new(clicks: Clicks) -> Self {
-        Self { clicks, counts: BTreeMap::new(), wrong: Vec::new(), repeated: 0 }
+        Self {
+            clicks,
+            counts: BTreeMap::new(),
+            wrong: Vec::new(),
+            repeated: 0,
+        }
     }
 
     /// Takes a result as it came from the topic. Returns the window if this completes it.
@@ -81,14 +86,17 @@ impl Audit {
     fn take_result(&mut self, result: &PageViews) -> Option<CountedWindow> {
         let offset = result.window_start - self.clicks.start_ms;
         let page = PAGES.iter().position(|page| *page == result.page);
-        let (Some(page), 0, Ok(number)) =
-            (page, offset.rem_euclid(WINDOW_MS), u64::try_from(offset / WINDOW_MS))
-        else {
+        let (Some(page), 0, Ok(number)) = (
+            page,
+            offset.rem_euclid(WINDOW_MS),
+            u64::try_from(offset / WINDOW_MS),
+        ) else {
             self.wrong.push(format!("nobody asked for {result:?}"));
             return None;
         };
         if result.window_end != result.window_start + WINDOW_MS {
-            self.wrong.push(format!("the window of {result:?} is not 15 s long"));
+            self.wrong
+                .push(format!("the window of {result:?} is not 15 s long"));
         }
         if result.count != EVENTS_PER_WINDOW {
             self.wrong.push(format!(
@@ -126,12 +134,17 @@ impl Audit {
     /// What came out, of the first `windows` windows.
     #[must_use]
     pub fn verdict(&self, windows: u64) -> Verdict {
-        let pairs = (0..windows).flat_map(|window| (0..PAGES.len()).map(move |page| (window, page)));
+        let pairs =
+            (0..windows).flat_map(|window| (0..PAGES.len()).map(move |page| (window, page)));
         let missing = pairs
             .filter(|pair| !self.counts.contains_key(pair))
             .map(|(window, page)| format!("{} in window {window} is missing", PAGES[page]))
             .collect();
-        Verdict { missing, wrong: self.wrong.clone(), repeated: self.repeated }
+        Verdict {
+            missing,
+            wrong: self.wrong.clone(),
+            repeated: self.repeated,
+        }
     }
 }
 
@@ -157,7 +170,10 @@ mod tests {
         assert!(audit.verdict(1).is_right());
         assert_eq!(audit.windows_done(), 1);
         audit.take(&result(0, "/shop", 1000));
-        assert!(audit.verdict(1).is_right(), "the same result again does no harm");
+        assert!(
+            audit.verdict(1).is_right(),
+            "the same result again does no harm"
+        );
         assert_eq!(audit.verdict(1).repeated, 1);
         assert_eq!(audit.verdict(2).missing.len(), PAGES.len());
         audit.take(&result(1, "/shop", 999));

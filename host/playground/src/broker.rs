@@ -3,9 +3,7 @@
 //! Good for a demo: it keeps 5 MiB of each partition and drops the oldest silently, and it has no
 //! real transactions. [`crate::generate`] therefore never runs far ahead of the results.
 
-use rdkafka::{
-    error::KafkaError, mocking::MockCluster, producer::DefaultProducerContext,
-};
+use rdkafka::{error::KafkaError, mocking::MockCluster, producer::DefaultProducerContext};
 
 /// A running mock broker; it ends when this is dropped.
 pub struct MockBroker {
@@ -14,7 +12,9 @@ pub struct MockBroker {
 
 impl std::fmt::Debug for MockBroker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("MockBroker").field(&self.bootstrap_servers()).finish()
+        f.debug_tuple("MockBroker")
+            .field(&self.bootstrap_servers())
+            .finish()
     }
 }
 

@@ -20,7 +20,10 @@ impl Click {
     /// The event as the job reads it.
     #[must_use]
     pub fn to_json(self) -> String {
-        format!(r#"{{"timestamp":{},"page":"{}"}}"#, self.timestamp, self.page)
+        format!(
+            r#"{{"timestamp":{},"page":"{}"}}"#,
+            self.timestamp, self.page
+        )
     }
 }
 
@@ -35,7 +38,9 @@ impl Clicks {
     /// Clicks from the window on that contains this time.
     #[must_use]
     pub const fn starting_near(time_ms: i64) -> Self {
-        Self { start_ms: time_ms - time_ms.rem_euclid(WINDOW_MS) }
+        Self {
+            start_ms: time_ms - time_ms.rem_euclid(WINDOW_MS),
+        }
     }
 
     /// Click number `index`, from 0.

@@ -82,7 +82,10 @@ pub async fn create_topics(servers: &str, topics: &[&str], partitions: i32) -> R
     for topic in topics {
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
-        let results = admin.create_topics([&new], &options).await.map_err(|e| failed(topic, e))?;
+        let results = admin
+            .create_topics([&new], &options)
+            .await
+            .map_err(|e| failed(topic, e))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -126,7 +129,9 @@ pub async fn generate(config: &GeneratorConfig, progress: &Progress) -> Result<(
         let elapsed = tick.duration_since(start).saturating_sub(held_back);
         let due = due(elapsed, config.rate).min(end);
         while index < due {
-            send(&producer, config, index, partition(config, index)).await.map_err(failed)?;
+            send(&producer, config, index, partition(config, index))
+                .await
+                .map_err(failed)?;
             index += 1;
         }
         progress.generated.store(index, Relaxed);
@@ -134,7 +139,9 @@ pub async fn generate(config: &GeneratorConfig, progress: &Progress) -> Result<(
     // One event per partition, a window later, moves every partition's watermark past the end.
     let closing = end + Clicks::in_windows(1);
     for partition in 0..config.partitions {
-        send(&producer, config, closing, partition).await.map_err(failed)?;
+        send(&producer, config, closing, partition)
+            .await
+            .map_err(failed)?;
     }
     let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH_TIMEOUT)).await;
     flushed.unwrap_or(Err(KafkaError::Canceled)).map_err(failed)
@@ -159,7 +166,10 @@ async fn send(
     partition: i32,
 ) -> Result<(), KafkaError> {
     let click = config.clicks.get(index);
-    debug_assert!(click.timestamp >= config.clicks.start_ms, "{WINDOW_MS} ms windows ascend");
+    debug_assert!(
+        click.timestamp >= config.clicks.start_ms,
+        "{WINDOW_MS} ms windows ascend"
+    );
     let json = click.to_json();
     let mut record = BaseRecord::<(), str>::to(&config.topic)
         .partition(partition)

@@ -87,7 +87,9 @@ pub enum ColumnError {
         position: u32,
     },
     /// The batch is too large.
-    #[error("a batch of {records} records and {bytes} bytes; at most {BATCH_RECORDS_MAX} and {BATCH_BYTES_MAX} are allowed")]
+    #[error(
+        "a batch of {records} records and {bytes} bytes; at most {BATCH_RECORDS_MAX} and {BATCH_BYTES_MAX} are allowed"
+    )]
     TooLarge {
         /// Its records.
         records: usize,
@@ -114,19 +116,30 @@ impl Column {
     /// # Panics
     ///
     /// If there is no such entry.
+    #[inline]
     #[must_use]
     pub fn bytes(&self, index: usize) -> &[u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        let start = if index == 0 {
+            0
+        } else {
+            self.ends[index - 1] as usize
+        };
         &self.data[start..self.ends[index] as usize]
     }
 
     /// Entry `index`; `None` if it is null or the column is absent.
+    #[inline]
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        if self.ends.is_empty() || self.is_null(index) { None } else { Some(self.bytes(index)) }
+        if self.ends.is_empty() || self.is_null(index) {
+            None
+        } else {
+            Some(self.bytes(index))
+        }
     }
 
     /// Whether entry `index` is null.
+    #[inline]
     #[must_use]
     pub fn is_null(&self, index: usize) -> bool {
         !self.nulls.is_empty()
@@ -143,12 +156,16 @@ impl Column {
     /// # Panics
     ///
     /// If the data passes 4 GiB; builders stop long before.
+    #[inline]
     pub fn push(&mut self, entry: Option<&[u8]>) {
         match entry {
             Some(bytes) => self.data.extend_from_slice(bytes),
-            None => self.nulls.push(u32::try_from(self.ends.len()).expect("fewer than 2^32 entries")),
+            None => self
+                .nulls
+                .push(u32::try_from(self.ends.len()).expect("fewer than 2^32 entries")),
         }
-        self.ends.push(u32::try_from(self.data.len()).expect("less than 4 GiB"));
+        self.ends
+            .push(u32::try_from(self.data.len()).expect("less than 4 GiB"));
     }
 
     /// Checks a column that came from outside.
@@ -159,13 +176,22 @@ impl Column {
     pub fn validate(&self) -> Result<(), ColumnError> {
         // Without leaving early, so that the compiler compares many at a time.
         let pairs = self.ends.iter().zip(self.ends.iter().skip(1));
-        if pairs.fold(false, |decreasing, (previous, end)| decreasing | (end < previous)) {
-            let entry = self.ends.windows(2).position(|pair| pair[1] < pair[0]).map_or(0, |at| at + 1);
+        if pairs.fold(false, |decreasing, (previous, end)| {
+            decreasing | (end < previous)
+        }) {
+            let entry = self
+                .ends
+                .windows(2)
+                .position(|pair| pair[1] < pair[0])
+                .map_or(0, |at| at + 1);
             return Err(ColumnError::Decreasing { entry });
         }
         let end = self.ends.last().copied().unwrap_or(0);
         if end as usize != self.data.len() {
-            return Err(ColumnError::Length { end, len: self.data.len() });
+            return Err(ColumnError::Length {
+                end,
+                len: self.data.len(),
+            });
         }
         ascending("nulls", self.nulls.iter().copied(), self.ends.len(), true)
     }
@@ -178,10 +204,14 @@ impl Column {
     pub fn append(&mut self, other: &Self) {
         let data = u32::try_from(self.data.len()).expect("less than 4 GiB");
         let entries = u32::try_from(self.ends.len()).expect("fewer than 2^32 entries");
-        assert!(self.data.len() + other.data.len() <= u32::MAX as usize, "less than 4 GiB");
+        assert!(
+            self.data.len() + other.data.len() <= u32::MAX as usize,
+            "less than 4 GiB"
+        );
         self.data.extend_from_slice(&other.data);
         self.ends.extend(other.ends.iter().map(|end| end + data));
-        self.nulls.extend(other.nulls.iter().map(|null| null + entries));
+        self.nulls
+            .extend(other.nulls.iter().map(|null| null + entries));
     }
 
     /// The entries of a range, as a column of their own.
@@ -191,15 +221,33 @@ impl Column {
     /// If the range is not within the column.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
-        let offset = if range.start == 0 { 0 } else { self.ends[range.start - 1] };
-        let last = if range.end == 0 { 0 } else { self.ends[range.end - 1] };
+        let offset = if range.start == 0 {
+            0
+        } else {
+            self.ends[range.start - 1]
+        };
+        let last = if range.end == 0 {
+            0
+        } else {
+            self.ends[range.end - 1]
+        };
         let position = |index: usize| u32::try_from(index).expect("fewer than 2^32 entries");
-        let nulls = self.nulls.partition_point(|null| *null < position(range.start))
-            ..self.nulls.partition_point(|null| *null < position(range.end));
+        let nulls = self
+            .nulls
+            .partition_point(|null| *null < position(range.start))
+            ..self
+                .nulls
+                .partition_point(|null| *null < position(range.end));
         Self {
             data: self.data[offset as usize..last as usize].to_vec(),
-            ends: self.ends[range.clone()].iter().map(|end| end - offset).collect(),
-            nulls: self.nulls[nulls].iter().map(|null| null - position(range.start)).collect(),
+            ends: self.ends[range.clone()]
+                .iter()
+                .map(|end| end - offset)
+                .collect(),
+            nulls: self.nulls[nulls]
+                .iter()
+                .map(|null| null - position(range.start))
+                .collect(),
         }
     }
 
@@ -272,9 +320,10 @@ impl Batch {
         }
         let records = self.len();
         let offset = u32::try_from(records).expect("fewer than 2^32 records");
-        for (mine, theirs) in
-            [(&mut self.keys, other.keys), (&mut self.values, other.values)]
-        {
+        for (mine, theirs) in [
+            (&mut self.keys, other.keys),
+            (&mut self.values, other.values),
+        ] {
             if mine.is_empty() && theirs.is_empty() {
                 continue;
             }
@@ -282,9 +331,11 @@ impl Batch {
             mine.append(&theirs);
             mine.fill_null(records + other.timestamps.len());
         }
-        self.headers.extend(
-            other.headers.into_iter().map(|h| Header { record: h.record + offset, ..h }),
-        );
+        self.headers
+            .extend(other.headers.into_iter().map(|h| Header {
+                record: h.record + offset,
+                ..h
+            }));
         self.timestamps.extend_from_slice(&other.timestamps);
     }
 
@@ -296,7 +347,11 @@ impl Batch {
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let column = |column: &Column| {
-            if column.is_empty() { Column::default() } else { column.slice(range.clone()) }
+            if column.is_empty() {
+                Column::default()
+            } else {
+                column.slice(range.clone())
+            }
         };
         let within = |h: &&Header| range.contains(&(h.record as usize));
         let start = u32::try_from(range.start).expect("fewer than 2^32 records");
@@ -307,7 +362,10 @@ impl Batch {
                 .headers
                 .iter()
                 .filter(within)
-                .map(|h| Header { record: h.record - start, ..h.clone() })
+                .map(|h| Header {
+                    record: h.record - start,
+                    ..h.clone()
+                })
                 .collect(),
             timestamps: self.timestamps[range].to_vec(),
         }
@@ -327,10 +385,19 @@ impl Batch {
         for (name, column) in [("keys", &self.keys), ("values", &self.values)] {
             column.validate()?;
             if !column.is_empty() && column.len() != records {
-                return Err(ColumnError::Count { column: name, entries: column.len(), records });
+                return Err(ColumnError::Count {
+                    column: name,
+                    entries: column.len(),
+                    records,
+                });
             }
         }
-        ascending("headers", self.headers.iter().map(|h| h.record), records, false)
+        ascending(
+            "headers",
+            self.headers.iter().map(|h| h.record),
+            records,
+            false,
+        )
     }
 }
 
@@ -368,9 +435,18 @@ impl BatchBuilder {
     ///
     /// If there is no record yet.
     pub fn header(&mut self, name: String, value: Option<Vec<u8>>) {
-        let record = self.batch.timestamps.len().checked_sub(1).expect("a record to add it to");
+        let record = self
+            .batch
+            .timestamps
+            .len()
+            .checked_sub(1)
+            .expect("a record to add it to");
         let record = u32::try_from(record).expect("fewer than 2^32 records");
-        self.batch.headers.push(Header { record, name, value });
+        self.batch.headers.push(Header {
+            record,
+            name,
+            value,
+        });
     }
 
     /// Copies record `index` of another batch.
@@ -380,7 +456,10 @@ impl BatchBuilder {
         if !other.headers.is_empty() {
             let wanted = u32::try_from(index).expect("fewer than 2^32 records");
             let start = other.headers.partition_point(|h| h.record < wanted);
-            for h in other.headers[start..].iter().take_while(|h| h.record == wanted) {
+            for h in other.headers[start..]
+                .iter()
+                .take_while(|h| h.record == wanted)
+            {
                 self.header(h.name.clone(), h.value.clone());
             }
         }
@@ -468,7 +547,11 @@ mod tests {
         assert!(column(b"abc", &[1, 3], &[1, 0]).validate().is_err());
         assert!(column(b"abc", &[1, 3], &[1, 1]).validate().is_err());
         column(b"abc", &[1, 3], &[0]).validate().unwrap();
-        let batch = Batch { timestamps: vec![0; 3], values: column(b"a", &[1], &[]), ..Batch::default() };
+        let batch = Batch {
+            timestamps: vec![0; 3],
+            values: column(b"a", &[1], &[]),
+            ..Batch::default()
+        };
         assert!(matches!(batch.validate(), Err(ColumnError::Count { .. })));
     }
 }

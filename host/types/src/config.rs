@@ -17,7 +17,10 @@ mod value;
 
 use std::{collections::BTreeMap, marker::PhantomData};
 
-pub use value::{ConfigValue, MemorySize, RestartStrategyKind, format_duration, parse_duration};
+pub use value::{
+    CheckpointMode, CheckpointRetention, ConfigValue, MemorySize, RejectedRecords,
+    RestartStrategyKind, format_duration, parse_duration,
+};
 
 /// A typed key.
 #[derive(Debug)]
@@ -31,7 +34,11 @@ pub struct Key<T> {
 
 impl<T> Key<T> {
     const fn new(name: &'static str, default: &'static str) -> Self {
-        Self { name, default, kind: PhantomData }
+        Self {
+            name,
+            default,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -164,7 +171,10 @@ impl Config {
         if keys::is_without_meaning(key) {
             return Ok(KeyStatus::WithoutMeaning);
         }
-        Err(ConfigError::UnknownKey { key: key.chars().take(200).collect(), nearest: keys::nearest(key) })
+        Err(ConfigError::UnknownKey {
+            key: key.chars().take(200).collect(),
+            nearest: keys::nearest(key),
+        })
     }
 
     /// Sets a key on behalf of a job, which may not touch the cluster's own.
@@ -174,8 +184,12 @@ impl Config {
     /// [`ConfigError`], also when the key belongs to the cluster.
     pub fn set_for_job(&mut self, key: &str, value: &str) -> Result<KeyStatus, ConfigError> {
         match keys::find(key) {
-            Some(info) if !info.per_job => Err(ConfigError::NotPerJob { key: key.to_owned() }),
-            None if keys::is_open_ended(key) => Err(ConfigError::NotPerJob { key: key.to_owned() }),
+            Some(info) if !info.per_job => Err(ConfigError::NotPerJob {
+                key: key.to_owned(),
+            }),
+            None if keys::is_open_ended(key) => Err(ConfigError::NotPerJob {
+                key: key.to_owned(),
+            }),
             _ => self.set(key, value),
         }
     }
@@ -187,7 +201,10 @@ impl Config {
     /// Never for values that went through [`Config::set`]; a default that does not parse is a bug.
     #[must_use]
     pub fn get<T: ConfigValue>(&self, key: &Key<T>) -> T {
-        let text = self.values.get(key.name).map_or(key.default, String::as_str);
+        let text = self
+            .values
+            .get(key.name)
+            .map_or(key.default, String::as_str);
         T::parse(text).expect("values are checked when they are set")
     }
 
@@ -244,22 +261,32 @@ mod tests {
 
     #[test]
     fn flat_and_nested_files_mean_the_same() {
-        let flat = "taskmanager.numberOfTaskSlots: 4\nexecution.checkpointing.interval: 2 s # often\n";
+        let flat =
+            "taskmanager.numberOfTaskSlots: 4\nexecution.checkpointing.interval: 2 s # often\n";
         let nested = "taskmanager:\n  numberOfTaskSlots: 4\nexecution:\n  checkpointing:\n    interval: '2 s'\n";
         assert_eq!(Config::parse(flat).unwrap(), Config::parse(nested).unwrap());
         let (config, _) = Config::parse(flat).unwrap();
-        assert_eq!(config.get(&keys::CHECKPOINT_INTERVAL), Duration::from_secs(2));
+        assert_eq!(
+            config.get(&keys::CHECKPOINT_INTERVAL),
+            Duration::from_secs(2)
+        );
     }
 
     #[test]
     fn an_unknown_key_names_the_nearest() {
         let error = Config::parse("execution.checkpointing.intervall: 1 s").unwrap_err();
-        assert!(error.to_string().contains("\"execution.checkpointing.interval\""), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("\"execution.checkpointing.interval\""),
+            "{error}"
+        );
     }
 
     #[test]
     fn jvm_keys_are_accepted_and_reported() {
-        let (_, ignored) = Config::parse("jobmanager.memory.process.size: 1600m\nenv.java.opts: -X").unwrap();
+        let (_, ignored) =
+            Config::parse("jobmanager.memory.process.size: 1600m\nenv.java.opts: -X").unwrap();
         assert_eq!(ignored, ["jobmanager.memory.process.size", "env.java.opts"]);
     }
 
@@ -267,7 +294,11 @@ mod tests {
     fn values_are_checked_when_set() {
         let mut config = Config::default();
         assert!(config.set("taskmanager.numberOfTaskSlots", "many").is_err());
-        assert!(config.set("execution.checkpointing.interval", "1 fortnight").is_err());
+        assert!(
+            config
+                .set("execution.checkpointing.interval", "1 fortnight")
+                .is_err()
+        );
         assert!(config.set_for_job("rest.port", "1").is_err());
         config.set_for_job("parallelism.default", "3").unwrap();
     }

@@ -155,7 +155,10 @@ impl StateKind {
     /// Whether the state belongs to keys (and so to key groups).
     #[must_use]
     pub const fn is_keyed(self) -> bool {
-        matches!(self, Self::Value | Self::List | Self::Map | Self::Reducing | Self::Aggregating)
+        matches!(
+            self,
+            Self::Value | Self::List | Self::Map | Self::Reducing | Self::Aggregating
+        )
     }
 }
 
@@ -221,7 +224,9 @@ impl JobGraph {
     pub fn validate(&self) -> Result<(), InvalidGraph> {
         check_name("job name", &self.name)?;
         if self.vertices.is_empty() {
-            return Err(InvalidGraph("it has no vertices; a job needs a source and a sink".into()));
+            return Err(InvalidGraph(
+                "it has no vertices; a job needs a source and a sink".into(),
+            ));
         }
         if self.vertices.len() > VERTICES_MAX {
             return Err(InvalidGraph(format!("more than {VERTICES_MAX} vertices")));
@@ -230,7 +235,10 @@ impl JobGraph {
         for vertex in &self.vertices {
             vertex.validate()?;
             if !uids.insert(vertex.uid.as_str()) {
-                return Err(InvalidGraph(format!("two vertices have the uid \"{}\"", vertex.uid)));
+                return Err(InvalidGraph(format!(
+                    "two vertices have the uid \"{}\"",
+                    vertex.uid
+                )));
             }
         }
         self.validate_edges()?;
@@ -240,9 +248,10 @@ impl JobGraph {
     fn validate_edges(&self) -> Result<(), InvalidGraph> {
         let mut inputs = HashSet::new();
         for edge in &self.edges {
-            let (Some(from), Some(to)) =
-                (self.vertices.get(edge.from as usize), self.vertices.get(edge.to as usize))
-            else {
+            let (Some(from), Some(to)) = (
+                self.vertices.get(edge.from as usize),
+                self.vertices.get(edge.to as usize),
+            ) else {
                 return Err(InvalidGraph(format!(
                     "an edge from vertex {} to {} of {}",
                     edge.from,
@@ -251,10 +260,16 @@ impl JobGraph {
                 )));
             };
             if edge.port >= PORTS_MAX || edge.input >= PORTS_MAX {
-                return Err(InvalidGraph(format!("\"{}\" has too many ports", from.name)));
+                return Err(InvalidGraph(format!(
+                    "\"{}\" has too many ports",
+                    from.name
+                )));
             }
             if to.source.is_some() {
-                return Err(InvalidGraph(format!("\"{}\" has both a source and an input", to.name)));
+                return Err(InvalidGraph(format!(
+                    "\"{}\" has both a source and an input",
+                    to.name
+                )));
             }
             if from.sinks.iter().any(|sink| sink.port == edge.port) {
                 return Err(InvalidGraph(format!(
@@ -263,12 +278,18 @@ impl JobGraph {
                 )));
             }
             if !inputs.insert((edge.from, edge.port, edge.to, edge.input)) {
-                return Err(InvalidGraph(format!("the same edge out of \"{}\" twice", from.name)));
+                return Err(InvalidGraph(format!(
+                    "the same edge out of \"{}\" twice",
+                    from.name
+                )));
             }
         }
         for (index, vertex) in (0u32..).zip(&self.vertices) {
             if vertex.source.is_none() && !self.edges.iter().any(|edge| edge.to == index) {
-                return Err(InvalidGraph(format!("\"{}\" has neither source nor input", vertex.name)));
+                return Err(InvalidGraph(format!(
+                    "\"{}\" has neither source nor input",
+                    vertex.name
+                )));
             }
         }
         Ok(())
@@ -284,8 +305,11 @@ impl JobGraph {
         for edge in &self.edges {
             missing[edge.to as usize] += 1;
         }
-        let mut order: Vec<u32> =
-            (0u32..).zip(&missing).filter(|(_, m)| **m == 0).map(|(v, _)| v).collect();
+        let mut order: Vec<u32> = (0u32..)
+            .zip(&missing)
+            .filter(|(_, m)| **m == 0)
+            .map(|(v, _)| v)
+            .collect();
         let mut next = 0;
         while let Some(&vertex) = order.get(next) {
             next += 1;
@@ -328,9 +352,10 @@ impl Vertex {
             check_name("operator name", &operator.name)?;
             check_name("operator uid", &operator.uid)?;
         }
-        for (what, value) in
-            [("parallelism", self.parallelism), ("max parallelism", self.max_parallelism)]
-        {
+        for (what, value) in [
+            ("parallelism", self.parallelism),
+            ("max parallelism", self.max_parallelism),
+        ] {
             if value.is_some_and(|p| p == 0 || p > MAX_PARALLELISM_BOUND) {
                 return Err(InvalidGraph(format!(
                     "the {what} of \"{}\" is not between 1 and {MAX_PARALLELISM_BOUND}",

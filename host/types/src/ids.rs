@@ -18,7 +18,11 @@ pub struct InvalidId {
 
 impl InvalidId {
     pub(crate) fn new(what: &'static str, value: &str, expected: &'static str) -> Self {
-        Self { what, value: value.chars().take(64).collect(), expected }
+        Self {
+            what,
+            value: value.chars().take(64).collect(),
+            expected,
+        }
     }
 }
 
@@ -199,7 +203,8 @@ fn is_file_name(s: &str) -> bool {
     !s.is_empty()
         && s.len() <= 255
         && !s.starts_with('.')
-        && s.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | ' '))
+        && s.chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | ' '))
 }
 
 impl FromStr for TenantId {
@@ -208,7 +213,8 @@ impl FromStr for TenantId {
     fn from_str(s: &str) -> Result<Self, InvalidId> {
         let fine = !s.is_empty()
             && s.len() <= 63
-            && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            && s.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if fine {
             Ok(Self(s.to_owned()))
         } else {
@@ -224,7 +230,11 @@ impl FromStr for ModuleId {
         if is_file_name(s) {
             Ok(Self(s.to_owned()))
         } else {
-            Err(InvalidId::new("module id", s, "the id of an uploaded module"))
+            Err(InvalidId::new(
+                "module id",
+                s,
+                "the id of an uploaded module",
+            ))
         }
     }
 }
@@ -233,11 +243,16 @@ impl FromStr for WorkerId {
     type Err = InvalidId;
 
     fn from_str(s: &str) -> Result<Self, InvalidId> {
-        let fine = !s.is_empty() && s.len() <= 255 && s.chars().all(|c| c.is_ascii_graphic() && c != '/');
+        let fine =
+            !s.is_empty() && s.len() <= 255 && s.chars().all(|c| c.is_ascii_graphic() && c != '/');
         if fine {
             Ok(Self(s.to_owned()))
         } else {
-            Err(InvalidId::new("worker id", s, "1 to 255 printable characters without /"))
+            Err(InvalidId::new(
+                "worker id",
+                s,
+                "1 to 255 printable characters without /",
+            ))
         }
     }
 }
@@ -257,7 +272,11 @@ pub struct TaskId {
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}#{}@{}", self.job, self.vertex, self.subtask, self.attempt)
+        write!(
+            f,
+            "{}/{}#{}@{}",
+            self.job, self.vertex, self.subtask, self.attempt
+        )
     }
 }
 

@@ -24,11 +24,18 @@ impl KeyGroup {
     ///
     /// If `max_parallelism` is 0.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below a u32")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the remainder is below a u32"
+    )]
     pub fn of(key: &[u8], max_parallelism: u32) -> Self {
         let (hash, groups) = (xxhash_rust::xxh3::xxh3_64(key), u64::from(max_parallelism));
         // The same remainder; a division takes longer than the hash.
-        let group = if groups.is_power_of_two() { hash & (groups - 1) } else { hash % groups };
+        let group = if groups.is_power_of_two() {
+            hash & (groups - 1)
+        } else {
+            hash % groups
+        };
         Self(group as u32)
     }
 
@@ -63,7 +70,10 @@ impl KeyGroupRange {
     #[must_use]
     pub fn of_subtask(subtask: u32, parallelism: u32, max_parallelism: u32) -> Self {
         assert!(subtask < parallelism, "subtask {subtask} of {parallelism}");
-        assert!(parallelism <= max_parallelism, "{parallelism} subtasks for {max_parallelism} groups");
+        assert!(
+            parallelism <= max_parallelism,
+            "{parallelism} subtasks for {max_parallelism} groups"
+        );
         Self {
             start: (subtask * max_parallelism).div_ceil(parallelism),
             end: ((subtask + 1) * max_parallelism).div_ceil(parallelism),
@@ -102,7 +112,12 @@ mod tests {
     #[test]
     fn the_group_is_the_remainder_of_the_hash() {
         for max in [1, 2, 100, 128, 4096] {
-            for key in [&b""[..], b"a", b"/shop", b"a key of more than sixteen bytes"] {
+            for key in [
+                &b""[..],
+                b"a",
+                b"/shop",
+                b"a key of more than sixteen bytes",
+            ] {
                 let expected = xxhash_rust::xxh3::xxh3_64(key) % u64::from(max);
                 assert_eq!(u64::from(KeyGroup::of(key, max).0), expected);
             }
@@ -113,8 +128,9 @@ mod tests {
     fn every_group_has_exactly_one_owner_at_any_parallelism() {
         for max in [1, 7, 128, 300] {
             for parallelism in 1..=max {
-                let ranges: Vec<_> =
-                    (0..parallelism).map(|s| KeyGroupRange::of_subtask(s, parallelism, max)).collect();
+                let ranges: Vec<_> = (0..parallelism)
+                    .map(|s| KeyGroupRange::of_subtask(s, parallelism, max))
+                    .collect();
                 for group in (0..max).map(KeyGroup) {
                     let owner = group.owner(parallelism, max);
                     for (subtask, range) in (0..).zip(&ranges) {

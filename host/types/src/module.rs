@@ -61,7 +61,9 @@ impl Serialize for ModuleHash {
 
 impl<'de> Deserialize<'de> for ModuleHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 

@@ -86,14 +86,25 @@ impl TimerBatch {
         self.namespaces.validate()?;
         if self.keys.len() != records {
             let entries = self.keys.len();
-            return Err(ColumnError::Count { column: "keys", entries, records });
+            return Err(ColumnError::Count {
+                column: "keys",
+                entries,
+                records,
+            });
         }
         if !self.namespaces.is_empty() && self.namespaces.len() != records {
             let entries = self.namespaces.len();
-            return Err(ColumnError::Count { column: "namespaces", entries, records });
+            return Err(ColumnError::Count {
+                column: "namespaces",
+                entries,
+                records,
+            });
         }
         if let Some(&position) = self.keys.nulls.first() {
-            return Err(ColumnError::Position { list: "nulls of keys", position });
+            return Err(ColumnError::Position {
+                list: "nulls of keys",
+                position,
+            });
         }
         Ok(())
     }
@@ -109,7 +120,10 @@ mod tests {
         timers.push(5, b"k", b"");
         timers.validate().unwrap();
         timers.timestamps.push(6);
-        assert!(matches!(timers.validate(), Err(ColumnError::Count { column: "keys", .. })));
+        assert!(matches!(
+            timers.validate(),
+            Err(ColumnError::Count { column: "keys", .. })
+        ));
         timers.keys.push(None);
         assert!(timers.validate().is_err());
     }

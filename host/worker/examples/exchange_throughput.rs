@@ -1,7 +1,8 @@
 //! How fast the data plane is: records through a channel within the process, over TCP on this
 //! machine, and through the partitioner.
 //!
-//! `cargo run --release -p tidemill-worker --example exchange_throughput`
+//! `cargo run --release -p tidemill-worker --example exchange_throughput`, or with `local` or `tcp`,
+//! channels and records a batch as arguments for one case only.
 
 #![expect(
     clippy::print_stdout,
@@ -139,13 +140,21 @@ fn partition(
 /// CPU nanoseconds of the main thread.
 fn thread_time() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    stat.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or_default()
+    stat.split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok())
+        .unwrap_or_default()
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let here = ExchangeService::bind("127.0.0.1:0").await?;
     let there = ExchangeService::bind("127.0.0.1:0").await?;
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    if let [name, count, records] = args.as_slice() {
+        let to = if name == "tcp" { &there } else { &here };
+        return channels(name, (&here, to), count.parse()?, records.parse()?).await;
+    }
     for (name, pair) in [("local", (&here, &here)), ("tcp", (&here, &there))] {
         for (count, records) in [(1, 1), (1, 512), (1, 1024), (8, 512), (64, 512), (64, 32)] {
             channels(name, pair, count, records).await?;

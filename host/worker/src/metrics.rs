@@ -119,7 +119,9 @@ impl TaskMetrics {
 
     /// Changes a metric of the guest's own; beyond the limit new ones are dropped.
     pub(crate) fn guest_metric(&self, operator: u32, name: &str, change: impl FnOnce(&mut f64)) {
-        let Some(operator) = self.operators.get(operator as usize) else { return };
+        let Some(operator) = self.operators.get(operator as usize) else {
+            return;
+        };
         let name: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
         let key = format!("{}.{name}", operator.name);
         let mut metrics = self.guest.lock();
@@ -142,7 +144,10 @@ impl TaskMetrics {
         };
         let mut metrics = Vec::new();
         let mut put = |name: &str, value: f64| {
-            metrics.push(Metric { name: name.to_owned(), value });
+            metrics.push(Metric {
+                name: name.to_owned(),
+                value,
+            });
         };
         put("numRecordsIn", float(now.records_in));
         put("numRecordsOut", float(now.records_out));
@@ -150,20 +155,35 @@ impl TaskMetrics {
         put("numBytesOut", float(now.bytes_out));
         put("numRecordsInErrors", float(self.rejected.load(Relaxed)));
         put("numFiredTimers", float(self.fired_timers.load(Relaxed)));
-        put("inputQueueBytes", float(self.input_queue_bytes.load(Relaxed)));
+        put(
+            "inputQueueBytes",
+            float(self.input_queue_bytes.load(Relaxed)),
+        );
         put("guestMemoryBytes", float(self.guest_memory.load(Relaxed)));
         put("currentInputWatermark", watermark(&self.input_watermark));
         put("currentOutputWatermark", watermark(&self.output_watermark));
         put("accumulatedBusyTimeMs", float(now.busy_ns / 1_000_000));
         put("accumulatedIdleTimeMs", float(now.idle_ns / 1_000_000));
-        put("accumulatedBackPressuredTimeMs", float(now.backpressured_ns / 1_000_000));
+        put(
+            "accumulatedBackPressuredTimeMs",
+            float(now.backpressured_ns / 1_000_000),
+        );
         if let Some(before) = self.last.lock().replace(now) {
             let seconds = now.at.duration_since(before.at).as_secs_f64().max(1e-3);
             let rate = |now: u64, before: u64| float(now - before) / seconds;
-            put("numRecordsInPerSecond", rate(now.records_in, before.records_in));
-            put("numRecordsOutPerSecond", rate(now.records_out, before.records_out));
+            put(
+                "numRecordsInPerSecond",
+                rate(now.records_in, before.records_in),
+            );
+            put(
+                "numRecordsOutPerSecond",
+                rate(now.records_out, before.records_out),
+            );
             put("numBytesInPerSecond", rate(now.bytes_in, before.bytes_in));
-            put("numBytesOutPerSecond", rate(now.bytes_out, before.bytes_out));
+            put(
+                "numBytesOutPerSecond",
+                rate(now.bytes_out, before.bytes_out),
+            );
             let ms = |now: u64, before: u64| (rate(now, before) / 1e6).min(1000.0);
             put("busyTimeMsPerSecond", ms(now.busy_ns, before.busy_ns));
             put("idleTimeMsPerSecond", ms(now.idle_ns, before.idle_ns));
@@ -173,15 +193,26 @@ impl TaskMetrics {
             );
         }
         for operator in &self.operators {
-            put(&format!("{}.numRecordsIn", operator.name), float(operator.records_in.load(Relaxed)));
+            put(
+                &format!("{}.numRecordsIn", operator.name),
+                float(operator.records_in.load(Relaxed)),
+            );
             put(
                 &format!("{}.numRecordsOut", operator.name),
                 float(operator.records_out.load(Relaxed)),
             );
         }
-        let own = |(name, value): (&String, &f64)| Metric { name: name.clone(), value: *value };
+        let own = |(name, value): (&String, &f64)| Metric {
+            name: name.clone(),
+            value: *value,
+        };
         metrics.extend(self.guest.lock().iter().map(own));
-        metrics.extend(self.connector.lock().iter().map(|(name, value)| own((name, value))));
+        metrics.extend(
+            self.connector
+                .lock()
+                .iter()
+                .map(|(name, value)| own((name, value))),
+        );
         metrics
     }
 }
@@ -190,12 +221,18 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "metrics are approximate beyond 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "metrics are approximate beyond 2^53"
+)]
 fn float(value: u64) -> f64 {
     value as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "metrics are approximate beyond 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "metrics are approximate beyond 2^53"
+)]
 fn watermark(value: &AtomicI64) -> f64 {
     value.load(Relaxed) as f64
 }

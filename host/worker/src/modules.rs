@@ -58,7 +58,13 @@ pub(crate) enum Error {
 impl Error {
     /// Whether trying again cannot help.
     pub(crate) fn is_permanent(&self) -> bool {
-        matches!(self, Self::Compile { source: PlanError::Rejected(_), .. })
+        matches!(
+            self,
+            Self::Compile {
+                source: PlanError::Rejected(_),
+                ..
+            }
+        )
     }
 }
 
@@ -73,7 +79,12 @@ pub(crate) struct Modules {
 
 impl Modules {
     pub(crate) fn new(runtime: Runtime, planner: Planner, dir: PathBuf) -> Self {
-        Self { runtime, planner, dir, loaded: Mutex::new(HashMap::new()) }
+        Self {
+            runtime,
+            planner,
+            dir,
+            loaded: Mutex::new(HashMap::new()),
+        }
     }
 
     /// The compiled module, from memory, the cache, or the coordinator.
@@ -88,7 +99,9 @@ impl Modules {
         coordinator: CoordinatorClient<Channel>,
     ) -> Result<Module, Error> {
         let cell = Arc::clone(self.loaded.lock().entry(hash.clone()).or_default());
-        cell.get_or_try_init(|| self.load_or_compile(hash, worker_id, coordinator)).await.cloned()
+        cell.get_or_try_init(|| self.load_or_compile(hash, worker_id, coordinator))
+            .await
+            .cloned()
     }
 
     /// Forgets modules that no task uses.
@@ -107,7 +120,10 @@ impl Modules {
         }
         let file = self.fetch(hash, worker_id, coordinator).await?;
         let compiled = self.planner.compile(file.path()).await;
-        compiled.map_err(|source| Error::Compile { hash: hash.clone(), source })?;
+        compiled.map_err(|source| Error::Compile {
+            hash: hash.clone(),
+            source,
+        })?;
         self.load(hash)?.ok_or_else(|| Error::Load {
             hash: hash.clone(),
             reason: "it is not in the cache after it was compiled".to_owned(),
@@ -115,9 +131,10 @@ impl Modules {
     }
 
     fn load(&self, hash: &ModuleHash) -> Result<Option<Module>, Error> {
-        self.runtime
-            .load(hash)
-            .map_err(|error| Error::Load { hash: hash.clone(), reason: error.to_string() })
+        self.runtime.load(hash).map_err(|error| Error::Load {
+            hash: hash.clone(),
+            reason: error.to_string(),
+        })
     }
 
     async fn fetch(
@@ -126,30 +143,40 @@ impl Modules {
         worker_id: &str,
         mut coordinator: CoordinatorClient<Channel>,
     ) -> Result<tempfile::NamedTempFile, Error> {
-        let fetch_error = |reason: String| Error::Fetch { hash: hash.clone(), reason };
+        let fetch_error = |reason: String| Error::Fetch {
+            hash: hash.clone(),
+            reason,
+        };
         let store_error = |source| Error::Store {
             hash: hash.clone(),
             dir: self.dir.display().to_string(),
             source,
         };
-        let request =
-            ModuleRequest { module_hash: hash.to_string(), worker_id: worker_id.to_owned() };
+        let request = ModuleRequest {
+            module_hash: hash.to_string(),
+            worker_id: worker_id.to_owned(),
+        };
         let response = coordinator.fetch_module(request).await;
-        let mut chunks = response.map_err(|s| fetch_error(s.message().to_owned()))?.into_inner();
+        let mut chunks = response
+            .map_err(|s| fetch_error(s.message().to_owned()))?
+            .into_inner();
         let file = tempfile::Builder::new()
             .prefix("module-")
             .suffix(".wasm")
             .tempfile_in(&self.dir)
             .map_err(store_error)?;
-        let mut writer =
-            tokio::fs::File::from_std(file.reopen().map_err(store_error)?);
+        let mut writer = tokio::fs::File::from_std(file.reopen().map_err(store_error)?);
         let mut bytes = 0u64;
-        while let Some(chunk) =
-            chunks.message().await.map_err(|s| fetch_error(s.message().to_owned()))?
+        while let Some(chunk) = chunks
+            .message()
+            .await
+            .map_err(|s| fetch_error(s.message().to_owned()))?
         {
             bytes += chunk.data.len() as u64;
             if bytes > MODULE_BYTES_MAX {
-                return Err(fetch_error(format!("it is larger than {MODULE_BYTES_MAX} bytes")));
+                return Err(fetch_error(format!(
+                    "it is larger than {MODULE_BYTES_MAX} bytes"
+                )));
             }
             writer.write_all(&chunk.data).await.map_err(store_error)?;
         }

@@ -109,7 +109,15 @@ impl Session {
             .keep_alive_while_idle(true);
         let (events, outbox) = mpsc::channel(EVENTS_QUEUE);
         let epoch = CoordinatorEpoch::default();
-        Ok(Self { identity, endpoint, tasks, loss_timeout, events, outbox, epoch })
+        Ok(Self {
+            identity,
+            endpoint,
+            tasks,
+            loss_timeout,
+            events,
+            outbox,
+            epoch,
+        })
     }
 
     /// Keeps a session open until `shutdown`.
@@ -216,7 +224,9 @@ impl Session {
         use coordinator_message::Kind;
         let epoch = CoordinatorEpoch(message.epoch);
         if epoch < self.epoch {
-            return Some(Ended::Lost(format!("a message of an older coordinator (epoch {epoch})")));
+            return Some(Ended::Lost(format!(
+                "a message of an older coordinator (epoch {epoch})"
+            )));
         }
         self.epoch = epoch;
         match message.kind? {
@@ -247,15 +257,19 @@ impl Session {
     }
 
     fn deploy(&self, deploy: Deploy, client: &CoordinatorClient<Channel>) {
-        let job = deploy.job.as_ref().map(|job| job.job.clone()).unwrap_or_default();
+        let job = deploy
+            .job
+            .as_ref()
+            .map(|job| job.job.clone())
+            .unwrap_or_default();
         let attempt = deploy.attempt;
-        let ids: Vec<_> = deploy.tasks.iter().map(|task| (task.vertex, task.subtask)).collect();
+        let ids: Vec<_> = deploy
+            .tasks
+            .iter()
+            .map(|task| (task.vertex, task.subtask))
+            .collect();
         match JobSpec::read(deploy) {
-            Ok(specs) => {
-                for spec in specs {
-                    self.tasks.start(spec, client.clone(), self.events.clone());
-                }
-            }
+            Ok(specs) => self.tasks.start(specs, client, &self.events),
             Err(error) => {
                 tracing::error!(%error, "refused a deployment");
                 for (vertex, subtask) in ids {
@@ -290,7 +304,12 @@ impl Session {
             drain: trigger.drain,
             location: trigger.location.into(),
         };
-        self.control(&trigger.job, trigger.attempt, true, &Control::Trigger(barrier));
+        self.control(
+            &trigger.job,
+            trigger.attempt,
+            true,
+            &Control::Trigger(barrier),
+        );
     }
 
     fn control(&self, job: &str, attempt: u32, sources: bool, control: &Control) {

@@ -65,17 +65,38 @@ impl Tasks {
         })
     }
 
-    /// Starts a task, after every task of an older attempt of its job has been told to stop.
+    /// Starts the tasks of a deployment, after every task of an older attempt of their job has
+    /// been told to stop. All are known before the first runs: the exchange is released when the
+    /// last task of an attempt ends.
     pub(crate) fn start(
         self: &Arc<Self>,
+        specs: Vec<TaskSpec>,
+        coordinator: &Coordinator,
+        events: &mpsc::Sender<WorkerMessage>,
+    ) {
+        let prepare = |spec| self.prepare(spec, coordinator.clone(), events.clone());
+        let prepared: Vec<_> = specs.into_iter().map(prepare).collect();
+        for (context, receiver) in prepared {
+            let tasks = Arc::clone(self);
+            let supervised = async move { tasks.supervise(context, receiver).await };
+            self.tracker.spawn_on(supervised, &self.data);
+        }
+    }
+
+    fn prepare(
+        &self,
         spec: TaskSpec,
         coordinator: Coordinator,
         events: mpsc::Sender<WorkerMessage>,
-    ) {
+    ) -> (TaskContext, mpsc::Receiver<Control>) {
         self.cancel_before(spec.id.job, spec.id.attempt);
         let (control, receiver) = mpsc::channel(CONTROL_QUEUE);
         let cancel = CancellationToken::new();
-        let operators = spec.vertex().operators.iter().map(|operator| operator.name.clone());
+        let operators = spec
+            .vertex()
+            .operators
+            .iter()
+            .map(|operator| operator.name.clone());
         let metrics = Arc::new(TaskMetrics::new(operators));
         let entry = Entry {
             control,
@@ -99,8 +120,7 @@ impl Tasks {
             events,
             cancel,
         };
-        let tasks = Arc::clone(self);
-        self.tracker.spawn_on(async move { tasks.supervise(context, receiver).await }, &self.data);
+        (context, receiver)
     }
 
     /// Runs a task, reports its states, and forgets it. A panic in it is its failure only.
@@ -118,10 +138,16 @@ impl Tasks {
         if let Outcome::Failed(error) = &outcome
             && error.is_consequence()
         {
-            let _ = tokio::time::timeout(CONSEQUENCE_DELAY, cancel.cancelled()).await.is_ok();
+            let _ = tokio::time::timeout(CONSEQUENCE_DELAY, cancel.cancelled())
+                .await
+                .is_ok();
         }
         self.forget(id);
-        report(&events, final_update(id, &name, outcome, cancel.is_cancelled())).await;
+        report(
+            &events,
+            final_update(id, &name, outcome, cancel.is_cancelled()),
+        )
+        .await;
     }
 
     fn forget(&self, id: TaskId) {
@@ -131,7 +157,8 @@ impl Tasks {
         if !running.keys().any(same_attempt) {
             self.exchange.release(id.job, id.attempt);
         }
-        self.modules.retain(|hash| running.values().any(|entry| entry.module == *hash));
+        self.modules
+            .retain(|hash| running.values().any(|entry| entry.module == *hash));
     }
 
     fn cancel_before(&self, job: JobId, attempt: Attempt) {
@@ -206,7 +233,10 @@ fn final_update(id: TaskId, name: &str, outcome: Outcome, cancelled: bool) -> Ta
         Outcome::Finished(state) => {
             tracing::info!(task = name, "task finished");
             let state = serde_json::to_vec(&*state).expect("plain data is always JSON");
-            TaskUpdate { final_state: state.into(), ..update(id, TaskState::Finished) }
+            TaskUpdate {
+                final_state: state.into(),
+                ..update(id, TaskState::Finished)
+            }
         }
         Outcome::Failed(error) if !cancelled => {
             tracing::warn!(task = name, %error, "task failed");
@@ -224,7 +254,9 @@ fn final_update(id: TaskId, name: &str, outcome: Outcome, cancelled: bool) -> Ta
 }
 
 async fn report(events: &mpsc::Sender<WorkerMessage>, update: TaskUpdate) {
-    let message = WorkerMessage { kind: Some(Kind::TaskUpdate(update)) };
+    let message = WorkerMessage {
+        kind: Some(Kind::TaskUpdate(update)),
+    };
     if events.send(message).await.is_err() {
         tracing::debug!("the session has ended before a task could report");
     }

@@ -74,7 +74,9 @@ pub struct Worker {
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("data_address", &self.data_address).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("data_address", &self.data_address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,14 +98,21 @@ impl Worker {
         let host = config.get(&keys::TASKMANAGER_BIND_HOST);
         let address = format!("{host}:{}", config.get(&keys::TASKMANAGER_DATA_PORT));
         let bind = address.clone();
-        let exchange = data.spawn(async move { ExchangeService::bind(&bind).await }).await;
+        let exchange = data
+            .spawn(async move { ExchangeService::bind(&bind).await })
+            .await;
         let exchange = exchange
             .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
             .map_err(|source| Error::Listen { address, source })?;
         let data_address = exchange.local_address();
-        let public = format!("{}:{}", config.get(&keys::TASKMANAGER_HOST), data_address.port());
+        let public = format!(
+            "{}:{}",
+            config.get(&keys::TASKMANAGER_HOST),
+            data_address.port()
+        );
         let suffix = tidemill_types::JobId::random().to_string();
         let worker_id: Arc<str> = format!("{public}-{}", &suffix[..6]).into();
+        exchange.introduce(&worker_id, &public);
         let identity = Identity {
             worker_id: Arc::clone(&worker_id),
             data_address: public,
@@ -120,9 +129,18 @@ impl Worker {
             data.handle().clone(),
         );
         let loss_timeout = config.get(&keys::COORDINATOR_LOSS_TIMEOUT);
-        let session =
-            Session::new(identity, &worker.coordinator, Arc::clone(&tasks), loss_timeout)?;
-        Ok(Self { session, tasks, data, data_address })
+        let session = Session::new(
+            identity,
+            &worker.coordinator,
+            Arc::clone(&tasks),
+            loss_timeout,
+        )?;
+        Ok(Self {
+            session,
+            tasks,
+            data,
+            data_address,
+        })
     }
 
     /// Where other workers reach this one.
@@ -140,7 +158,9 @@ impl Worker {
         let ended = self.session.run(shutdown).await;
         self.tasks.cancel_all();
         let joined = self.tasks.join();
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), joined).await.is_ok();
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), joined)
+            .await
+            .is_ok();
         self.data.shutdown_background();
         Ok(ended?)
     }
@@ -152,13 +172,22 @@ fn memory_bytes() -> u64 {
 }
 
 /// Figures of this process.
-#[expect(clippy::cast_precision_loss, reason = "metrics are approximate beyond 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "metrics are approximate beyond 2^53"
+)]
 pub(crate) fn process_metrics() -> Vec<Metric> {
     let rss = proc_value("/proc/self/status", "VmRSS:").map_or(0, |kb| kb * 1024);
     let threads = proc_value("/proc/self/status", "Threads:").unwrap_or(0);
     vec![
-        Metric { name: "Status.Process.Memory.Resident".to_owned(), value: rss as f64 },
-        Metric { name: "Status.Process.Threads.Count".to_owned(), value: threads as f64 },
+        Metric {
+            name: "Status.Process.Memory.Resident".to_owned(),
+            value: rss as f64,
+        },
+        Metric {
+            name: "Status.Process.Threads.Count".to_owned(),
+            value: threads as f64,
+        },
     ]
 }
 

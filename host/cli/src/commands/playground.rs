@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, bail};
 use tidemill_connectors::Registry;
 use tidemill_playground::{
-    Audit, Clicks, GeneratorConfig, MockBroker, Progress, Results, Verdict, create_topics, format_time,
-    generate,
+    Audit, Clicks, GeneratorConfig, MockBroker, Progress, Results, Verdict, create_topics,
+    format_time, generate,
 };
 use tidemill_types::config::{Config, keys};
 
@@ -55,8 +55,14 @@ pub(crate) async fn playground(mut config: Config, args: Playground) -> anyhow::
     let module = client.upload(&module).await?;
     let options = RunOptions {
         args: [
-            "--bootstrap.servers", servers.as_str(), "--input-topic", input.as_str(),
-            "--output-topic", output.as_str(), "--checkpointing", "--event-time",
+            "--bootstrap.servers",
+            servers.as_str(),
+            "--input-topic",
+            input.as_str(),
+            "--output-topic",
+            output.as_str(),
+            "--checkpointing",
+            "--event-time",
         ]
         .map(ToOwned::to_owned)
         .to_vec(),
@@ -64,11 +70,27 @@ pub(crate) async fn playground(mut config: Config, args: Playground) -> anyhow::
         ..RunOptions::default()
     };
     let job = client.run(&module, options).await?;
-    let kind = if broker.is_some() { "embedded broker" } else { "Kafka" };
-    say(format_args!("{kind:<16} {servers}, topics {input} and {output}"));
+    let kind = if broker.is_some() {
+        "embedded broker"
+    } else {
+        "Kafka"
+    };
+    say(format_args!(
+        "{kind:<16} {servers}, topics {input} and {output}"
+    ));
     say(format_args!("{:<16} {}", "REST", cluster.rest_url()));
-    say(format_args!("{:<16} {job}, {}/jobs/{job}", "job", cluster.rest_url()));
-    let demo = Demo { client, job, servers, output, windows: args.windows };
+    say(format_args!(
+        "{:<16} {job}, {}/jobs/{job}",
+        "job",
+        cluster.rest_url()
+    ));
+    let demo = Demo {
+        client,
+        job,
+        servers,
+        output,
+        windows: args.windows,
+    };
     let generator = GeneratorConfig {
         bootstrap_servers: demo.servers.clone(),
         topic: input,
@@ -130,10 +152,20 @@ impl Demo {
     }
 
     fn show(&self, window: tidemill_playground::CountedWindow) {
-        let of = self.windows.map(|windows| format!(" of {windows}")).unwrap_or_default();
-        let verdict = if window.right { "6 pages × 1000" } else { "WRONG" };
+        let of = self
+            .windows
+            .map(|windows| format!(" of {windows}"))
+            .unwrap_or_default();
+        let verdict = if window.right {
+            "6 pages × 1000"
+        } else {
+            "WRONG"
+        };
         let start = format_time(window.start_ms);
-        say(format_args!("window {}{of}, from {start}: {verdict}", window.number + 1));
+        say(format_args!(
+            "window {}{of}, from {start}: {verdict}",
+            window.number + 1
+        ));
     }
 
     /// Gives up when the job has ended or nothing has come for a long time.
@@ -148,7 +180,10 @@ impl Demo {
             bail!("the job is {state}: {cause}");
         }
         if last_result.elapsed() > STALL_TIMEOUT {
-            bail!("no result for {} s; the job is {state}", STALL_TIMEOUT.as_secs());
+            bail!(
+                "no result for {} s; the job is {state}",
+                STALL_TIMEOUT.as_secs()
+            );
         }
         if generating.0.is_finished() && self.windows.is_none() {
             bail!("the generator has stopped; see the log");
@@ -171,7 +206,9 @@ fn conclude(verdict: &Verdict, windows: Option<u64>) -> ExitCode {
     }
     if verdict.is_right() {
         if let Some(windows) = windows {
-            say(format_args!("all {windows} windows of all 6 pages say 1000"));
+            say(format_args!(
+                "all {windows} windows of all 6 pages say 1000"
+            ));
         }
         ExitCode::SUCCESS
     } else {
@@ -189,12 +226,19 @@ fn module(args: &Playground) -> anyhow::Result<PathBuf> {
     let module = target.map(|target| target.join("jobs/click-event-count.wasm"));
     match module {
         Some(module) if module.exists() => Ok(module),
-        _ => bail!("there is no click-event-count.wasm beside this program; `make build` puts it into target/jobs/, or name one with --module"),
+        _ => bail!(
+            "there is no click-event-count.wasm beside this program; `make build` puts it into target/jobs/, or name one with --module"
+        ),
     }
 }
 
 fn now_ms() -> i64 {
-    #[expect(clippy::disallowed_types, reason = "the demo's events carry the time of day")]
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    #[expect(
+        clippy::disallowed_types,
+        reason = "the demo's events carry the time of day"
+    )]
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

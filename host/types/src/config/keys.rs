@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{ConfigValue, Key, KeyInfo, MemorySize, RestartStrategyKind};
+use super::{
+    CheckpointMode, CheckpointRetention, ConfigValue, Key, KeyInfo, MemorySize, RejectedRecords,
+    RestartStrategyKind,
+};
 
 macro_rules! keys {
     ($($(#[doc = $doc:literal])+ $scope:ident $name:ident: $t:ty = $key:literal, $default:literal;)*) => {
@@ -83,7 +86,7 @@ keys! {
     /// Time between checkpoints. Empty: none.
     job CHECKPOINT_INTERVAL_OPTIONAL: Option<Duration> = "execution.checkpointing.interval", "";
     /// `EXACTLY_ONCE` aligns barriers, `AT_LEAST_ONCE` does not wait for them.
-    job CHECKPOINT_MODE: String = "execution.checkpointing.mode", "EXACTLY_ONCE";
+    job CHECKPOINT_MODE: CheckpointMode = "execution.checkpointing.mode", "EXACTLY_ONCE";
     /// After how long a checkpoint is given up.
     job CHECKPOINT_TIMEOUT: Duration = "execution.checkpointing.timeout", "10 min";
     /// Least time between the end of a checkpoint and the start of the next.
@@ -95,7 +98,7 @@ keys! {
     /// How many completed checkpoints are kept.
     job CHECKPOINT_RETAINED: usize = "execution.checkpointing.num-retained", "1";
     /// What happens to checkpoints when a job is cancelled: `RETAIN_ON_CANCELLATION`, `DELETE_ON_CANCELLATION` or `NO_EXTERNALIZED_CHECKPOINTS`.
-    job CHECKPOINT_RETENTION: String = "execution.checkpointing.externalized-checkpoint-retention", "RETAIN_ON_CANCELLATION";
+    job CHECKPOINT_RETENTION: CheckpointRetention = "execution.checkpointing.externalized-checkpoint-retention", "RETAIN_ON_CANCELLATION";
     /// Where checkpoints go: a path or URI. Empty: under the coordinator's working directory.
     job CHECKPOINTS_DIR: String = "execution.checkpointing.dir", "";
     /// Where savepoints go unless a directory is named.
@@ -129,7 +132,7 @@ keys! {
     /// Time that one call into a guest may take, without its waiting for the host.
     job GUEST_CALL_TIMEOUT: Duration = "tidemill.guest.call-timeout", "30 s";
     /// What happens to a record that an operator rejects: `fail` or `skip` (and count).
-    job REJECTED_RECORDS: String = "tidemill.rejected-records", "fail";
+    job REJECTED_RECORDS: RejectedRecords = "tidemill.rejected-records", "fail";
     /// Whether windows are combined before the exchange where that cannot change results.
     job COMBINE: bool = "tidemill.pipeline.combine", "true";
     /// Bytes that may be under way in one channel between two subtasks.
@@ -156,12 +159,27 @@ pub const CHECKPOINT_INTERVAL: Key<Duration> = Key::new("execution.checkpointing
 /// Older or alternative spellings.
 const ALIASES: &[(&str, &str)] = &[
     ("state.checkpoints.dir", "execution.checkpointing.dir"),
-    ("state.savepoints.dir", "execution.checkpointing.savepoint-dir"),
-    ("state.checkpoints.num-retained", "execution.checkpointing.num-retained"),
+    (
+        "state.savepoints.dir",
+        "execution.checkpointing.savepoint-dir",
+    ),
+    (
+        "state.checkpoints.num-retained",
+        "execution.checkpointing.num-retained",
+    ),
     ("restart-strategy", "restart-strategy.type"),
-    ("execution.buffer-timeout", "execution.buffer-timeout.interval"),
-    ("pipeline.operator-chaining", "pipeline.operator-chaining.enabled"),
-    ("execution.checkpointing.externalized-checkpoint-retention.mode", "execution.checkpointing.externalized-checkpoint-retention"),
+    (
+        "execution.buffer-timeout",
+        "execution.buffer-timeout.interval",
+    ),
+    (
+        "pipeline.operator-chaining",
+        "pipeline.operator-chaining.enabled",
+    ),
+    (
+        "execution.checkpointing.externalized-checkpoint-retention.mode",
+        "execution.checkpointing.externalized-checkpoint-retention",
+    ),
 ];
 
 /// Keys of Flink's that are accepted and do nothing: exact names, or families that end in a dot.
@@ -207,22 +225,30 @@ const OPEN_ENDED: &[&str] = &["s3.", "fs.", "gs.", "azure."];
 /// The key with this name or alias.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static KeyInfo> {
-    let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
+    let name = ALIASES
+        .iter()
+        .find(|(alias, _)| *alias == name)
+        .map_or(name, |(_, name)| name);
     ALL.iter().find(|info| info.name == name)
 }
 
 pub(super) fn is_without_meaning(name: &str) -> bool {
-    WITHOUT_MEANING.iter().any(|known| {
-        *known == name || (known.ends_with('.') && name.starts_with(known))
-    })
+    WITHOUT_MEANING
+        .iter()
+        .any(|known| *known == name || (known.ends_with('.') && name.starts_with(known)))
 }
 
 pub(super) fn is_open_ended(name: &str) -> bool {
-    OPEN_ENDED.iter().any(|prefix| name.starts_with(prefix) && name.len() > prefix.len())
+    OPEN_ENDED
+        .iter()
+        .any(|prefix| name.starts_with(prefix) && name.len() > prefix.len())
 }
 
 pub(super) fn nearest(name: &str) -> Option<String> {
-    let known = ALL.iter().map(|info| info.name).chain(ALIASES.iter().map(|(alias, _)| *alias));
+    let known = ALL
+        .iter()
+        .map(|info| info.name)
+        .chain(ALIASES.iter().map(|(alias, _)| *alias));
     known
         .map(|known| (strsim::jaro_winkler(known, name), known))
         .filter(|(likeness, _)| *likeness > 0.8)

@@ -52,7 +52,11 @@ impl ConfigValue for String {
 /// Empty means unset.
 impl<T: ConfigValue> ConfigValue for Option<T> {
     fn parse(text: &str) -> Result<Self, String> {
-        if text.trim().is_empty() { Ok(None) } else { T::parse(text).map(Some) }
+        if text.trim().is_empty() {
+            Ok(None)
+        } else {
+            T::parse(text).map(Some)
+        }
     }
 }
 
@@ -68,7 +72,8 @@ impl ConfigValue for Duration {
 ///
 /// What was expected instead.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a duration such as \"500 ms\", \"30 s\", \"5 min\" or \"1 h\"".to_owned();
+    let expected =
+        || "expected a duration such as \"500 ms\", \"30 s\", \"5 min\" or \"1 h\"".to_owned();
     let (number, unit) = split_unit(text);
     let number: u64 = number.parse().map_err(|_| expected())?;
     let nanos: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -82,7 +87,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(expected()),
     };
     let total = u128::from(number) * u128::from(nanos);
-    u64::try_from(total).map(Duration::from_nanos).map_err(|_| "the duration is longer than 500 years".into())
+    u64::try_from(total)
+        .map(Duration::from_nanos)
+        .map_err(|_| "the duration is longer than 500 years".into())
 }
 
 /// Writes a duration the way [`parse_duration`] reads it, in milliseconds.
@@ -108,39 +115,85 @@ impl ConfigValue for MemorySize {
             "t" | "tb" | "tib" | "tebibytes" => 40,
             _ => return Err(expected()),
         };
-        number.checked_mul(1 << shift).map(Self).ok_or_else(|| "the size is out of range".into())
+        number
+            .checked_mul(1 << shift)
+            .map(Self)
+            .ok_or_else(|| "the size is out of range".into())
     }
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     (&text[..at], text[at..].trim())
 }
 
-/// What to do when a task fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartStrategyKind {
-    /// The job fails.
-    None,
-    /// A number of times, with a fixed delay.
-    FixedDelay,
-    /// Any number of times, with a delay that grows.
-    ExponentialDelay,
-    /// As long as failures are rare enough.
-    FailureRate,
+macro_rules! choices {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $first:literal $(| $other:literal)*,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        /// Upper and lower case, `-` and `_` mean the same.
+        impl ConfigValue for $name {
+            fn parse(text: &str) -> Result<Self, String> {
+                match text.trim().to_ascii_lowercase().replace('_', "-").as_str() {
+                    $($first $(| $other)* => Ok(Self::$variant),)*
+                    _ => Err(concat!("expected one of:" $(, " ", $first)*).to_owned()),
+                }
+            }
+        }
+    };
 }
 
-impl ConfigValue for RestartStrategyKind {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "none" | "off" | "disable" => Ok(Self::None),
-            "fixed-delay" | "fixeddelay" => Ok(Self::FixedDelay),
-            "exponential-delay" | "exponentialdelay" => Ok(Self::ExponentialDelay),
-            "failure-rate" | "failurerate" => Ok(Self::FailureRate),
-            _ => Err("expected none, fixed-delay, exponential-delay or failure-rate".into()),
-        }
+choices! {
+    /// What to do when a task fails.
+    RestartStrategyKind {
+        /// The job fails.
+        None = "none" | "off" | "disable",
+        /// A number of times, with a fixed delay.
+        FixedDelay = "fixed-delay" | "fixeddelay",
+        /// Any number of times, with a delay that grows.
+        ExponentialDelay = "exponential-delay" | "exponentialdelay",
+        /// As long as failures are rare enough.
+        FailureRate = "failure-rate" | "failurerate",
+    }
+}
+
+choices! {
+    /// What a checkpoint promises.
+    CheckpointMode {
+        /// Barriers are aligned.
+        ExactlyOnce = "exactly-once",
+        /// Barriers are not waited for: records may be counted again after a restart.
+        AtLeastOnce = "at-least-once",
+    }
+}
+
+choices! {
+    /// What happens to checkpoints when a job is cancelled.
+    CheckpointRetention {
+        /// They stay.
+        RetainOnCancellation = "retain-on-cancellation",
+        /// They are deleted; those of a job that failed stay.
+        DeleteOnCancellation = "delete-on-cancellation",
+        /// They are deleted however the job ends.
+        NoExternalizedCheckpoints = "no-externalized-checkpoints",
+    }
+}
+
+choices! {
+    /// What happens to a record that an operator rejects.
+    RejectedRecords {
+        /// The job fails.
+        Fail = "fail",
+        /// It is left out and counted.
+        Skip = "skip",
     }
 }
 

@@ -11,7 +11,10 @@ fn vertex(name: &str, source: bool) -> Vertex {
         source: source.then(|| SourceBinding {
             uid: "s".into(),
             name: "s".into(),
-            connector: ConnectorConfig { kind: "datagen".into(), options: BTreeMap::new() },
+            connector: ConnectorConfig {
+                kind: "datagen".into(),
+                options: BTreeMap::new(),
+            },
             idle_timeout_ms: None,
         }),
         operators: vec![],
@@ -23,16 +26,30 @@ fn vertex(name: &str, source: bool) -> Vertex {
 }
 
 fn edge(from: u32, to: u32) -> Edge {
-    Edge { from, port: 0, to, input: 0, strategy: ShipStrategy::Forward }
+    Edge {
+        from,
+        port: 0,
+        to,
+        input: 0,
+        strategy: ShipStrategy::Forward,
+    }
 }
 
 fn graph(vertices: Vec<Vertex>, edges: Vec<Edge>) -> JobGraph {
-    JobGraph { name: "job".into(), vertices, edges, config: BTreeMap::new() }
+    JobGraph {
+        name: "job".into(),
+        vertices,
+        edges,
+        config: BTreeMap::new(),
+    }
 }
 
 #[test]
 fn a_chain_of_two_is_accepted() {
-    let graph = graph(vec![vertex("a", true), vertex("b", false)], vec![edge(0, 1)]);
+    let graph = graph(
+        vec![vertex("a", true), vertex("b", false)],
+        vec![edge(0, 1)],
+    );
     graph.validate().unwrap();
     assert_eq!(graph.topological_order().unwrap(), [0, 1]);
 }
@@ -54,6 +71,14 @@ fn cycles_dangling_edges_and_duplicates_are_refused() {
 
 #[test]
 fn names_are_bounded_and_printable() {
-    assert!(graph(vec![vertex(&"x".repeat(1_000_000), true)], vec![]).validate().is_err());
-    assert!(graph(vec![vertex("a\u{1b}[31m", true)], vec![]).validate().is_err());
+    assert!(
+        graph(vec![vertex(&"x".repeat(1_000_000), true)], vec![])
+            .validate()
+            .is_err()
+    );
+    assert!(
+        graph(vec![vertex("a\u{1b}[31m", true)], vec![])
+            .validate()
+            .is_err()
+    );
 }

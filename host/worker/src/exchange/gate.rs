@@ -10,6 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tidemill_types::Batch;
+use tokio::task::coop::cooperative;
 
 use super::{
     ChannelId, Element, ExchangeError,
@@ -262,7 +263,7 @@ impl InputGate {
     /// [`ExchangeError`] as soon as one channel fails, even if others could be read;
     /// [`ExchangeError::Ended`] when every channel has ended.
     pub async fn next(&mut self) -> Result<(usize, Element), ExchangeError> {
-        poll_fn(|context| self.gate.poll_next(context)).await
+        cooperative(poll_fn(|context| self.gate.poll_next(context))).await
     }
 
     /// The next element, if there is one now.

@@ -2,7 +2,10 @@
 
 use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::coop::consume_budget,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     ChannelId, Closed, Element, ExchangeError,
@@ -77,6 +80,8 @@ impl ChannelSender {
     ///
     /// [`Closed`] if the channel has failed or ended.
     pub async fn send(&mut self, element: Element) -> Result<(), Closed> {
+        // A task whose channels always have room must not keep its thread from the others.
+        consume_budget().await;
         let cost = self.cost(&element)?;
         if !self.window.try_acquire(cost)? {
             self.opened().await;

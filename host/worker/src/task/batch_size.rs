@@ -24,7 +24,10 @@ pub(crate) struct BatchSizer {
 impl BatchSizer {
     /// Aims at calls of `target`.
     pub(crate) fn new(target: Duration) -> Self {
-        Self { target, records: RECORDS_START }
+        Self {
+            target,
+            records: RECORDS_START,
+        }
     }
 
     /// The records of the next call, at least one.
@@ -60,7 +63,10 @@ mod tests {
         let mut sizer = BatchSizer::new(Duration::from_millis(5));
         for _ in 0..10 {
             let records = sizer.records();
-            sizer.learn(records, Duration::from_nanos(100) * u32::try_from(records).unwrap());
+            sizer.learn(
+                records,
+                Duration::from_nanos(100) * u32::try_from(records).unwrap(),
+            );
         }
         assert_eq!(sizer.records(), RECORDS_MAX);
         sizer.learn(64, Duration::from_secs(6));

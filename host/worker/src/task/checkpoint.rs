@@ -35,7 +35,12 @@ struct Upload {
 
 impl Uploads {
     pub(crate) fn new(spec: TaskSpec, events: mpsc::Sender<WorkerMessage>) -> Self {
-        Self { spec, events, running: JoinSet::new(), aborted_up_to: CheckpointId(0) }
+        Self {
+            spec,
+            events,
+            running: JoinSet::new(),
+            aborted_up_to: CheckpointId(0),
+        }
     }
 
     /// Encodes and stores `keyed`, then acknowledges the checkpoint, or declines it.
@@ -61,13 +66,20 @@ impl Uploads {
             async_us: 0,
             processed_bytes: alignment.processed_bytes,
         };
-        let upload =
-            Upload { spec: self.spec.clone(), barrier: barrier.clone(), state, figures };
+        let upload = Upload {
+            spec: self.spec.clone(),
+            barrier: barrier.clone(),
+            state,
+            figures,
+        };
         let events = self.events.clone();
         self.running.spawn(async move {
             let kind = upload.run(keyed).await;
             // The session is gone only when the worker is.
-            let _ = events.send(WorkerMessage { kind: Some(kind) }).await.is_ok();
+            let _ = events
+                .send(WorkerMessage { kind: Some(kind) })
+                .await
+                .is_ok();
         });
     }
 
@@ -93,7 +105,9 @@ impl Uploads {
     ) -> Result<SubtaskState, TaskError> {
         if !keyed.is_empty() {
             let bytes = keyed.encode().map_err(|e| TaskError::Bug(e.to_string()))?;
-            state.keyed.push(KeyedHandle::inline(key_groups(&self.spec), bytes));
+            state
+                .keyed
+                .push(KeyedHandle::inline(key_groups(&self.spec), bytes));
         }
         Ok(state)
     }
@@ -105,7 +119,11 @@ impl Upload {
         let task = Some(self.spec.id.into());
         let checkpoint = self.barrier.checkpoint.0;
         if let Err(reason) = self.store(keyed).await {
-            return Kind::CheckpointDecline(CheckpointDecline { task, checkpoint, reason });
+            return Kind::CheckpointDecline(CheckpointDecline {
+                task,
+                checkpoint,
+                reason,
+            });
         }
         self.figures.async_us = micros(start.elapsed());
         self.figures.state_bytes = self.state.byte_size();
@@ -131,13 +149,14 @@ impl Upload {
             return Ok(());
         }
         let settings = self.spec.job.config.iter();
-        let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let settings = settings
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
         let directory = Location::open(&self.barrier.location, &settings)
             .map_err(|e| format!("{}: {e}", self.barrier.location))?;
         let TaskSpec { id, .. } = &self.spec;
         let path = format!("{}-{}-{}.state", id.vertex, id.subtask, id.attempt);
-        let handle =
-            KeyedHandle::new(range, &bytes, StateLocation::File { path: path.clone() });
+        let handle = KeyedHandle::new(range, &bytes, StateLocation::File { path: path.clone() });
         let stored = directory.put(&path, bytes).await;
         stored.map_err(|e| format!("file {path} in {}: {e}", self.barrier.location))?;
         self.state.keyed.push(handle);

@@ -11,7 +11,10 @@ use std::{
 };
 
 use tidemill_checkpoint::{AlignDecision, Aligner, AlignmentMode, SubtaskState};
-use tidemill_types::{Batch, CheckpointId, MAX_WATERMARK, config::keys};
+use tidemill_types::{
+    Batch, CheckpointId, MAX_WATERMARK,
+    config::{CheckpointMode, keys},
+};
 
 use super::{
     Control, TaskError,
@@ -56,10 +59,9 @@ impl GateLoop {
     pub(crate) fn new(task: Running, input: GateInput) -> Self {
         let channels = input.guest_inputs.len();
         let mode = task.spec().job.config.get(&keys::CHECKPOINT_MODE);
-        let mode = if mode.eq_ignore_ascii_case("AT_LEAST_ONCE") {
-            AlignmentMode::AtLeastOnce
-        } else {
-            AlignmentMode::ExactlyOnce
+        let mode = match mode {
+            CheckpointMode::AtLeastOnce => AlignmentMode::AtLeastOnce,
+            CheckpointMode::ExactlyOnce => AlignmentMode::ExactlyOnce,
         };
         Self {
             aligner: Aligner::new(channels, mode),
@@ -109,7 +111,10 @@ impl GateLoop {
             return Ok(Turn::Element(channel, element));
         }
         self.task.flush().await?;
-        let wait = self.task.next_timer_in().map_or(METRICS_INTERVAL, |w| w.min(METRICS_INTERVAL));
+        let wait = self
+            .task
+            .next_timer_in()
+            .map_or(METRICS_INTERVAL, |w| w.min(METRICS_INTERVAL));
         let cancelled = self.task.cancelled();
         let start = Instant::now();
         let turn = tokio::select! {
@@ -165,7 +170,9 @@ impl GateLoop {
         let mut start = 0;
         while start < batch.len() {
             let end = batch.len().min(start + self.task.sizer.records());
-            self.task.process(input, 0, &batch.slice(start..end)).await?;
+            self.task
+                .process(input, 0, &batch.slice(start..end))
+                .await?;
             start = end;
             self.task.flush_in_time().await?;
             self.between_calls().await?;
@@ -190,7 +197,13 @@ impl GateLoop {
         if idle != self.idle {
             self.idle = idle;
             let status = Element::WatermarkStatus { idle };
-            self.task.shared.outputs.lock().await.broadcast(&status).await?;
+            self.task
+                .shared
+                .outputs
+                .lock()
+                .await
+                .broadcast(&status)
+                .await?;
         }
         Ok(())
     }
@@ -225,12 +238,18 @@ impl GateLoop {
     }
 
     async fn checkpoint(&mut self, checkpoint: CheckpointId) -> Result<(), TaskError> {
-        let Some(arriving) = self.barriers.remove(&checkpoint) else { return Ok(()) };
+        let Some(arriving) = self.barriers.remove(&checkpoint) else {
+            return Ok(());
+        };
         self.barriers = self.barriers.split_off(&checkpoint);
         let bytes = self.task.shared.metrics.bytes_in.load(Relaxed) - arriving.bytes_before;
-        let alignment =
-            Alignment { duration: arriving.since.elapsed(), processed_bytes: bytes };
-        self.task.checkpoint(&arriving.barrier, Vec::new(), alignment).await
+        let alignment = Alignment {
+            duration: arriving.since.elapsed(),
+            processed_bytes: bytes,
+        };
+        self.task
+            .checkpoint(&arriving.barrier, Vec::new(), alignment)
+            .await
     }
 
     async fn end(&mut self, channel: usize) -> Result<(), TaskError> {
@@ -239,7 +258,10 @@ impl GateLoop {
         self.merge_watermarks().await?;
         let input = self.input.guest_inputs[channel];
         let same_input = self.input.guest_inputs.iter().zip(&self.ended);
-        if same_input.filter(|(i, _)| **i == input).all(|(_, ended)| *ended) {
+        if same_input
+            .filter(|(i, _)| **i == input)
+            .all(|(_, ended)| *ended)
+        {
             self.task.end_of_input(input).await?;
         }
         let decisions = self.aligner.channel_ended(channel);
@@ -266,7 +288,8 @@ impl GateLoop {
         self.metrics_taken = Instant::now();
         let metrics = &self.task.shared.metrics;
         metrics.set_connector(self.task.shared.outputs.lock().await.metrics());
-        metrics.input_queue_bytes.store(self.input.gate.queued_bytes() as u64, Relaxed);
+        metrics
+            .input_queue_bytes
+            .store(self.input.gate.queued_bytes() as u64, Relaxed);
     }
 }
-

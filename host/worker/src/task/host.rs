@@ -41,7 +41,10 @@ impl Shared {
     ) -> Self {
         Self {
             outputs: AsyncMutex::new(outputs),
-            keyed: Mutex::new(Keyed { state, watermark: NO_WATERMARK }),
+            keyed: Mutex::new(Keyed {
+                state,
+                watermark: NO_WATERMARK,
+            }),
             metrics,
             import_error: Mutex::new(None),
             task_name,
@@ -51,7 +54,9 @@ impl Shared {
 
 /// Milliseconds since the epoch.
 pub(crate) fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -83,11 +88,20 @@ impl TaskHost for Host {
         subkeys: &Column,
     ) -> Result<Column, HostError> {
         let keyed = self.0.keyed.lock();
-        keyed.state.store.get_many(StateId(state), keys, subkeys, now_ms()).map_err(|e| violation(&e))
+        keyed
+            .state
+            .store
+            .get_many(StateId(state), keys, subkeys, now_ms())
+            .map_err(|e| violation(&e))
     }
 
     fn put_many(&mut self, state: u32, entries: Entries) -> Result<(), HostError> {
-        let Entries { keys, subkeys, values, expiries } = entries;
+        let Entries {
+            keys,
+            subkeys,
+            values,
+            expiries,
+        } = entries;
         let mut keyed = self.0.keyed.lock();
         let put = keyed.state.store.put_many(
             StateId(state),
@@ -117,28 +131,52 @@ impl TaskHost for Host {
         for _ in 0..page.subkeys.len() {
             keys.push(Some(key));
         }
-        Ok(Entries { keys, subkeys: page.subkeys, values: page.values, expiries: page.expiries })
+        Ok(Entries {
+            keys,
+            subkeys: page.subkeys,
+            values: page.values,
+            expiries: page.expiries,
+        })
     }
 
     fn set_timers(&mut self, timers: TimerBatch) -> Result<(), HostError> {
-        self.0.keyed.lock().state.timers.set_many(&timers).map_err(|e| violation(&e))
+        self.0
+            .keyed
+            .lock()
+            .state
+            .timers
+            .set_many(&timers)
+            .map_err(|e| violation(&e))
     }
 
     fn delete_timers(&mut self, timers: TimerBatch) -> Result<(), HostError> {
-        self.0.keyed.lock().state.timers.delete_many(&timers).map_err(|e| violation(&e))
+        self.0
+            .keyed
+            .lock()
+            .state
+            .timers
+            .delete_many(&timers)
+            .map_err(|e| violation(&e))
     }
 
     fn current_watermark(&self) -> i64 {
         self.0.keyed.lock().watermark
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "metrics are approximate beyond 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "metrics are approximate beyond 2^53"
+    )]
     fn add_metric(&mut self, operator: u32, name: &str, delta: u64) {
-        self.0.metrics.guest_metric(operator, name, |value| *value += delta as f64);
+        self.0
+            .metrics
+            .guest_metric(operator, name, |value| *value += delta as f64);
     }
 
     fn set_metric(&mut self, operator: u32, name: &str, value: f64) {
-        self.0.metrics.guest_metric(operator, name, |slot| *slot = value);
+        self.0
+            .metrics
+            .guest_metric(operator, name, |slot| *slot = value);
     }
 
     fn log(&mut self, level: Level, operator: Option<u32>, message: &str) {

@@ -52,7 +52,12 @@ pub(crate) struct EdgeOutput {
 
 impl Outputs {
     pub(crate) fn new(metrics: Arc<TaskMetrics>, cancel: CancellationToken) -> Self {
-        Self { ports: Vec::new(), gathering_since: None, metrics, cancel }
+        Self {
+            ports: Vec::new(),
+            gathering_since: None,
+            metrics,
+            cancel,
+        }
     }
 
     pub(crate) fn add_sink(&mut self, port: u32, sink: SinkOutput) {
@@ -83,21 +88,31 @@ impl Outputs {
         if batch.is_empty() {
             return Ok(());
         }
-        self.metrics.records_out.fetch_add(batch.len() as u64, Relaxed);
-        self.metrics.bytes_out.fetch_add(batch.byte_size() as u64, Relaxed);
+        self.metrics
+            .records_out
+            .fetch_add(batch.len() as u64, Relaxed);
+        self.metrics
+            .bytes_out
+            .fetch_add(batch.byte_size() as u64, Relaxed);
         match self.ports.get_mut(port as usize) {
             Some(Output::Sink(output)) => {
                 let write = output.sink.write(batch);
-                waiting(&self.metrics, &self.cancel, write).await?.map_err(|source| {
-                    TaskError::Sink { name: output.name.clone(), source }
-                })
+                waiting(&self.metrics, &self.cancel, write)
+                    .await?
+                    .map_err(|source| TaskError::Sink {
+                        name: output.name.clone(),
+                        source,
+                    })
             }
             Some(Output::Edges(edges)) => {
                 let last = edges.len() - 1;
                 for edge in &mut edges[..last] {
-                    edge.accept(batch.clone(), &self.metrics, &self.cancel).await?;
+                    edge.accept(batch.clone(), &self.metrics, &self.cancel)
+                        .await?;
                 }
-                edges[last].accept(batch, &self.metrics, &self.cancel).await?;
+                edges[last]
+                    .accept(batch, &self.metrics, &self.cancel)
+                    .await?;
                 self.gathering_since.get_or_insert_with(Instant::now);
                 Ok(())
             }
@@ -168,11 +183,15 @@ impl Outputs {
         for port in &mut self.ports {
             let Output::Sink(output) = port else { continue };
             let prepared = waiting(&self.metrics, &self.cancel, output.sink.prepare(checkpoint));
-            let committables = prepared
-                .await?
-                .map_err(|source| TaskError::Sink { name: output.name.clone(), source })?;
+            let committables = prepared.await?.map_err(|source| TaskError::Sink {
+                name: output.name.clone(),
+                source,
+            })?;
             if !committables.is_empty() {
-                states.push(SinkState { uid: output.uid.clone(), committables });
+                states.push(SinkState {
+                    uid: output.uid.clone(),
+                    committables,
+                });
             }
         }
         Ok(states)
@@ -190,7 +209,10 @@ impl Outputs {
                 .sink
                 .commit(checkpoint)
                 .await
-                .map_err(|source| TaskError::Sink { name: output.name.clone(), source })?;
+                .map_err(|source| TaskError::Sink {
+                    name: output.name.clone(),
+                    source,
+                })?;
         }
         Ok(())
     }
@@ -205,9 +227,10 @@ impl Outputs {
         for port in &mut self.ports {
             let Output::Sink(output) = port else { continue };
             let finished = waiting(&self.metrics, &self.cancel, output.sink.finish());
-            finished
-                .await?
-                .map_err(|source| TaskError::Sink { name: output.name.clone(), source })?;
+            finished.await?.map_err(|source| TaskError::Sink {
+                name: output.name.clone(),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -221,7 +244,11 @@ impl Outputs {
         sinks
             .flat_map(|output| {
                 let name = output.name.replace(' ', "_");
-                output.sink.metrics().into_iter().map(move |(metric, v)| (format!("{name}.{metric}"), v))
+                output
+                    .sink
+                    .metrics()
+                    .into_iter()
+                    .map(move |(metric, v)| (format!("{name}.{metric}"), v))
             })
             .collect()
     }

@@ -8,17 +8,25 @@ use std::{
 use tidemill_checkpoint::{OperatorStatePart, SplitState, SubtaskState};
 use tidemill_connectors::Registry;
 use tidemill_runtime::{Guest, GuestError, Progress};
-use tidemill_types::{Batch, CheckpointId, Watermark, config::keys};
+use tidemill_types::{
+    Batch, CheckpointId, Watermark,
+    config::{RejectedRecords, keys},
+};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Control, TaskContext, TaskError, TaskSpec, batch_size::BatchSizer, checkpoint::Uploads,
+    Control, TaskContext, TaskError, TaskSpec,
+    batch_size::BatchSizer,
+    checkpoint::Uploads,
     host::{Shared, now_ms},
 };
 use crate::exchange::{Barrier, Element};
 
 /// The most timers that one call delivers.
 const TIMERS_PER_CALL: usize = 4_096;
+/// How much of a rejected record an error shows.
+const EXCERPT_BYTES_MAX: usize = 100;
 
 /// A task that has been set up.
 pub(crate) struct Running {
@@ -30,6 +38,8 @@ pub(crate) struct Running {
     uploads: Uploads,
     skip_rejected: bool,
     buffer_timeout: Duration,
+    /// Ends a running call when the task is cancelled; gone with the task.
+    _interrupter: AbortOnDropHandle<()>,
 }
 
 impl Running {
@@ -40,9 +50,15 @@ impl Running {
         guest: Guest,
     ) -> Self {
         let config = &cx.spec.job.config;
+        let (interrupt, cancel) = (guest.interrupt_handle(), cx.cancel.clone());
+        let interrupter = tokio::spawn(async move {
+            cancel.cancelled().await;
+            interrupt.interrupt("the task is cancelled");
+        });
         Self {
+            _interrupter: AbortOnDropHandle::new(interrupter),
             sizer: BatchSizer::new(config.get(&keys::BATCH_TIME)),
-            skip_rejected: config.get(&keys::REJECTED_RECORDS) == "skip",
+            skip_rejected: config.get(&keys::REJECTED_RECORDS) == RejectedRecords::Skip,
             buffer_timeout: cx.spec.buffer_timeout(),
             uploads: Uploads::new(cx.spec.clone(), cx.events.clone()),
             control,
@@ -79,11 +95,16 @@ impl Running {
         let start = Instant::now();
         let waited = metrics.backpressured();
         let guest = &mut self.guest;
-        let result = tokio::task::block_in_place(|| {
-            tokio::runtime::Handle::current().block_on(call(guest))
-        });
-        metrics.add_busy(start.elapsed().saturating_sub(metrics.backpressured() - waited));
-        metrics.guest_memory.store(self.guest.memory_bytes(), Relaxed);
+        let result =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(call(guest)));
+        metrics.add_busy(
+            start
+                .elapsed()
+                .saturating_sub(metrics.backpressured() - waited),
+        );
+        metrics
+            .guest_memory
+            .store(self.guest.memory_bytes(), Relaxed);
         result.map_err(|source| self.guest_error(source))
     }
 
@@ -114,18 +135,28 @@ impl Running {
     ) -> Result<Watermark, TaskError> {
         let metrics = &self.shared.metrics;
         metrics.records_in.fetch_add(batch.len() as u64, Relaxed);
-        metrics.bytes_in.fetch_add(batch.byte_size() as u64, Relaxed);
-        let progress = self.call(async |guest| guest.process(input, split, batch).await).await?;
+        metrics
+            .bytes_in
+            .fetch_add(batch.byte_size() as u64, Relaxed);
+        let progress = self
+            .call(async |guest| guest.process(input, split, batch).await)
+            .await?;
         self.sizer.learn(batch.len(), self.guest.last_call_time());
-        self.take(&progress)?;
+        self.take(&progress, Some(batch))?;
         Ok(progress.watermark)
     }
 
-    fn take(&self, progress: &Progress) -> Result<(), TaskError> {
+    /// Counts what a call did; `batch` is what rejected records are positions in.
+    fn take(&self, progress: &Progress, batch: Option<&Batch>) -> Result<(), TaskError> {
         self.shared.metrics.count_operators(&progress.counts);
-        let Some(first) = progress.rejected.first() else { return Ok(()) };
+        let Some(first) = progress.rejected.first() else {
+            return Ok(());
+        };
         if self.skip_rejected {
-            self.shared.metrics.rejected.fetch_add(progress.rejected.len() as u64, Relaxed);
+            self.shared
+                .metrics
+                .rejected
+                .fetch_add(progress.rejected.len() as u64, Relaxed);
             tracing::warn!(
                 task = self.shared.task_name,
                 count = progress.rejected.len(),
@@ -138,7 +169,9 @@ impl Running {
         Err(TaskError::Rejected {
             operator: self.spec().operator_name(Some(first.operator)).to_owned(),
             subtask: self.spec().subtask(),
-            place: String::new(),
+            place: batch
+                .map(|batch| excerpt(batch, first.record))
+                .unwrap_or_default(),
             message: first.message.clone(),
         })
     }
@@ -149,17 +182,27 @@ impl Running {
     ///
     /// [`TaskError`] when the guest or an output fails.
     pub(crate) async fn advance(&mut self, watermark: Watermark) -> Result<(), TaskError> {
-        self.shared.metrics.input_watermark.store(watermark, Relaxed);
+        self.shared
+            .metrics
+            .input_watermark
+            .store(watermark, Relaxed);
         self.shared.keyed.lock().watermark = watermark;
         loop {
-            let due =
-                self.shared.keyed.lock().state.timers.pop_due_event(watermark, TIMERS_PER_CALL);
+            let due = self
+                .shared
+                .keyed
+                .lock()
+                .state
+                .timers
+                .pop_due_event(watermark, TIMERS_PER_CALL);
             let Some(due) = due else { break };
             self.fire(&due, watermark).await?;
         }
         if self.spec().vertex().wants_watermarks {
-            let progress = self.call(async |guest| guest.watermark(watermark).await).await?;
-            self.take(&progress)?;
+            let progress = self
+                .call(async |guest| guest.watermark(watermark).await)
+                .await?;
+            self.take(&progress, None)?;
         }
         self.shared.outputs.lock().await.watermark(watermark).await
     }
@@ -172,26 +215,41 @@ impl Running {
     pub(crate) async fn fire_processing_timers(&mut self) -> Result<(), TaskError> {
         loop {
             let now = now_ms();
-            let due = self.shared.keyed.lock().state.timers.pop_due_processing(now, TIMERS_PER_CALL);
+            let due = self
+                .shared
+                .keyed
+                .lock()
+                .state
+                .timers
+                .pop_due_processing(now, TIMERS_PER_CALL);
             let Some(due) = due else { return Ok(()) };
             self.fire(&due, now).await?;
         }
     }
 
-    async fn fire(
-        &mut self,
-        due: &tidemill_types::TimerBatch,
-        now: i64,
-    ) -> Result<(), TaskError> {
-        self.shared.metrics.fired_timers.fetch_add(due.len() as u64, Relaxed);
-        let progress = self.call(async |guest| guest.fire_timers(due, now).await).await?;
-        self.take(&progress)
+    async fn fire(&mut self, due: &tidemill_types::TimerBatch, now: i64) -> Result<(), TaskError> {
+        self.shared
+            .metrics
+            .fired_timers
+            .fetch_add(due.len() as u64, Relaxed);
+        let progress = self
+            .call(async |guest| guest.fire_timers(due, now).await)
+            .await?;
+        self.take(&progress, None)
     }
 
     /// How long until the next processing-time timer is due, if there is one.
     pub(crate) fn next_timer_in(&self) -> Option<Duration> {
-        let due = self.shared.keyed.lock().state.timers.next_processing_time()?;
-        Some(Duration::from_millis(u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0)))
+        let due = self
+            .shared
+            .keyed
+            .lock()
+            .state
+            .timers
+            .next_processing_time()?;
+        Some(Duration::from_millis(
+            u64::try_from(due.saturating_sub(now_ms())).unwrap_or(0),
+        ))
     }
 
     /// Sends what has gathered for longer than the buffer time-out.
@@ -200,7 +258,12 @@ impl Running {
     ///
     /// [`TaskError`] when an output fails.
     pub(crate) async fn flush_in_time(&mut self) -> Result<(), TaskError> {
-        self.shared.outputs.lock().await.flush_after(self.buffer_timeout).await
+        self.shared
+            .outputs
+            .lock()
+            .await
+            .flush_after(self.buffer_timeout)
+            .await
     }
 
     /// Sends everything that has gathered: the task has nothing else to do.
@@ -227,12 +290,20 @@ impl Running {
         let operators = self.snapshot_guest(barrier.checkpoint).await?;
         let sinks = {
             let mut outputs = self.shared.outputs.lock().await;
-            outputs.broadcast(&Element::Barrier(barrier.clone())).await?;
+            outputs
+                .broadcast(&Element::Barrier(barrier.clone()))
+                .await?;
             outputs.prepare(barrier.checkpoint).await?
         };
         let keyed = self.snapshot_keyed();
-        let state = SubtaskState { source, sinks, operators, keyed: Vec::new() };
-        self.uploads.start(barrier, state, keyed, alignment, start.elapsed());
+        let state = SubtaskState {
+            source,
+            sinks,
+            operators,
+            keyed: Vec::new(),
+        };
+        self.uploads
+            .start(barrier, state, keyed, alignment, start.elapsed());
         Ok(())
     }
 
@@ -244,7 +315,9 @@ impl Running {
         &mut self,
         checkpoint: CheckpointId,
     ) -> Result<Vec<OperatorStatePart>, TaskError> {
-        let states = self.call(async |guest| guest.snapshot(checkpoint.0).await).await?;
+        let states = self
+            .call(async |guest| guest.snapshot(checkpoint.0).await)
+            .await?;
         let vertex = self.spec().vertex();
         let part = |state: tidemill_runtime::OperatorState| {
             let declared = vertex.states.get(state.state as usize)?;
@@ -268,7 +341,8 @@ impl Running {
     /// [`TaskError`] when a sink cannot commit or the guest fails.
     pub(crate) async fn complete(&mut self, checkpoint: CheckpointId) -> Result<(), TaskError> {
         self.shared.outputs.lock().await.commit(checkpoint).await?;
-        self.call(async |guest| guest.checkpoint_complete(checkpoint.0).await).await
+        self.call(async |guest| guest.checkpoint_complete(checkpoint.0).await)
+            .await
     }
 
     /// A checkpoint that this task was part of will never be.
@@ -278,7 +352,8 @@ impl Running {
     /// [`TaskError`] when the guest fails.
     pub(crate) async fn aborted(&mut self, checkpoint: CheckpointId) -> Result<(), TaskError> {
         self.uploads.abort(checkpoint);
-        self.call(async |guest| guest.checkpoint_aborted(checkpoint.0).await).await
+        self.call(async |guest| guest.checkpoint_aborted(checkpoint.0).await)
+            .await
     }
 
     /// The input is at its end, and so is event time: writes and sends everything that is left.
@@ -295,7 +370,12 @@ impl Running {
         self.shared.outputs.lock().await.finish().await?;
         self.uploads.drain().await;
         let keyed = self.snapshot_keyed();
-        let state = SubtaskState { source, sinks: Vec::new(), operators, keyed: Vec::new() };
+        let state = SubtaskState {
+            source,
+            sinks: Vec::new(),
+            operators,
+            keyed: Vec::new(),
+        };
         self.uploads.final_state(state, keyed)
     }
 
@@ -305,9 +385,26 @@ impl Running {
     ///
     /// [`TaskError`] when the guest fails.
     pub(crate) async fn end_of_input(&mut self, input: u32) -> Result<(), TaskError> {
-        let progress = self.call(async |guest| guest.end_of_input(input).await).await?;
-        self.take(&progress)
+        let progress = self
+            .call(async |guest| guest.end_of_input(input).await)
+            .await?;
+        self.take(&progress, None)
     }
+}
+
+/// The start of a rejected record, to find it by.
+fn excerpt(batch: &Batch, record: u32) -> String {
+    let value = batch
+        .values
+        .ends
+        .get(record as usize)
+        .map(|_| batch.values.bytes(record as usize));
+    let Some(value) = value else {
+        return String::new();
+    };
+    let start = &value[..value.len().min(EXCERPT_BYTES_MAX)];
+    let more = if start.len() < value.len() { "…" } else { "" };
+    format!(" `{}{more}`", String::from_utf8_lossy(start).escape_debug())
 }
 
 /// What the inputs of a task saw of a checkpoint before it began here.

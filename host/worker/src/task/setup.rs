@@ -59,14 +59,19 @@ pub(crate) async fn set_up(
         Arc::clone(&cx.metrics),
         spec.name(),
     ));
-    let module =
-        cx.modules.get(&spec.job.module, &cx.worker_id, cx.coordinator.clone()).await?;
+    let module = cx
+        .modules
+        .get(&spec.job.module, &cx.worker_id, cx.coordinator.clone())
+        .await?;
     let limits = Limits {
         memory_bytes: spec.job.config.get(&keys::GUEST_MEMORY).0,
         call: spec.job.config.get(&keys::GUEST_CALL_TIMEOUT),
         ..Limits::default()
     };
-    let env = GuestEnv { job: spec.job.id, submitted_at_ms: spec.job.submitted_at_ms };
+    let env = GuestEnv {
+        job: spec.job.id,
+        submitted_at_ms: spec.job.submitted_at_ms,
+    };
     let host = Box::new(Host(Arc::clone(&shared)));
     let guest = module
         .instantiate(limits, env, host)
@@ -91,11 +96,16 @@ fn guest_error(spec: &TaskSpec, source: tidemill_runtime::GuestError) -> TaskErr
 
 async fn start_guest(task: &mut Running) -> Result<(), TaskError> {
     let spec = task.spec().clone();
-    let request =
-        PlanRequest { args: spec.job.args.clone(), config: spec.job.plan_config.clone() };
+    let request = PlanRequest {
+        args: spec.job.args.clone(),
+        config: spec.job.plan_config.clone(),
+    };
     let planned = task.call(async |guest| guest.plan(&request).await).await?;
     if planned != spec.job.graph {
-        return Err(TaskError::PlanDiffers(difference(&spec.job.graph, &planned)));
+        return Err(TaskError::PlanDiffers(difference(
+            &spec.job.graph,
+            &planned,
+        )));
     }
     let memory = spec.job.config.get(&keys::GUEST_MEMORY).0;
     let open = OpenRequest {
@@ -110,7 +120,8 @@ async fn start_guest(task: &mut Running) -> Result<(), TaskError> {
     task.call(async |guest| guest.open(&open).await).await?;
     let states = operator_states(&spec)?;
     if !states.is_empty() {
-        task.call(async |guest| guest.restore(&states).await).await?;
+        task.call(async |guest| guest.restore(&states).await)
+            .await?;
     }
     Ok(())
 }
@@ -126,7 +137,10 @@ fn difference(submitted: &JobGraph, planned: &JobGraph) -> String {
     }
     for (before, now) in submitted.vertices.iter().zip(&planned.vertices) {
         if before != now {
-            return format!("vertex \"{}\" is not the same as \"{}\" now", before.name, now.name);
+            return format!(
+                "vertex \"{}\" is not the same as \"{}\" now",
+                before.name, now.name
+            );
         }
     }
     if submitted.edges == planned.edges {
@@ -137,7 +151,9 @@ fn difference(submitted: &JobGraph, planned: &JobGraph) -> String {
 }
 
 fn operator_states(spec: &TaskSpec) -> Result<Vec<OperatorState>, TaskError> {
-    let Some(restore) = &spec.restore else { return Ok(Vec::new()) };
+    let Some(restore) = &spec.restore else {
+        return Ok(Vec::new());
+    };
     let vertex = spec.vertex();
     let mut states = BTreeMap::<u32, Vec<Vec<u8>>>::new();
     for part in &restore.operators {
@@ -154,15 +170,24 @@ fn operator_states(spec: &TaskSpec) -> Result<Vec<OperatorState>, TaskError> {
                 ),
             });
         };
-        states.entry(position).or_default().extend(part.items.iter().cloned());
+        states
+            .entry(position)
+            .or_default()
+            .extend(part.items.iter().cloned());
     }
-    Ok(states.into_iter().map(|(state, items)| OperatorState { state, items }).collect())
+    Ok(states
+        .into_iter()
+        .map(|(state, items)| OperatorState { state, items })
+        .collect())
 }
 
 async fn open_source(spec: &TaskSpec, registry: &Registry) -> Result<SourceInput, TaskError> {
     let vertex = spec.vertex();
     let Some(binding) = vertex.source.clone() else {
-        return Err(TaskError::Bug(format!("\"{}\" has neither source nor input", vertex.name)));
+        return Err(TaskError::Bug(format!(
+            "\"{}\" has neither source nor input",
+            vertex.name
+        )));
     };
     let context = SourceContext {
         job: spec.job.id,
@@ -174,15 +199,27 @@ async fn open_source(spec: &TaskSpec, registry: &Registry) -> Result<SourceInput
         max_parallelism: spec.max_parallelism(),
         attempt: spec.id.attempt,
     };
-    let restored = spec.restore.as_ref().and_then(|restore| restore.source.as_ref()).map(|all| {
-        all.iter()
-            .map(|split| SplitState { split: split.split.clone(), state: split.state.clone() })
-            .collect()
-    });
-    let opened = registry.open_source(&binding.connector, context, restored).await;
+    let restored = spec
+        .restore
+        .as_ref()
+        .and_then(|restore| restore.source.as_ref())
+        .map(|all| {
+            all.iter()
+                .map(|split| SplitState {
+                    split: split.split.clone(),
+                    state: split.state.clone(),
+                })
+                .collect()
+        });
+    let opened = registry
+        .open_source(&binding.connector, context, restored)
+        .await;
     match opened {
         Ok(source) => Ok(SourceInput { binding, source }),
-        Err(source) => Err(TaskError::Source { name: binding.name, source }),
+        Err(source) => Err(TaskError::Source {
+            name: binding.name,
+            source,
+        }),
     }
 }
 
@@ -208,8 +245,12 @@ fn register_gate(cx: &TaskContext) -> Option<GateInput> {
             continue;
         }
         let from_parallelism = spec.job.parallelism[edge.from as usize];
-        let origins =
-            topology::origins(edge.strategy, spec.subtask(), from_parallelism, spec.parallelism());
+        let origins = topology::origins(
+            edge.strategy,
+            spec.subtask(),
+            from_parallelism,
+            spec.parallelism(),
+        );
         for from in origins {
             channels.push(channel(spec, index, from, spec.subtask()));
             guest_inputs.push(edge.input);
@@ -228,12 +269,19 @@ async fn open_outputs(cx: &TaskContext) -> Result<Outputs, TaskError> {
             continue;
         }
         let to_parallelism = spec.job.parallelism[edge.to as usize];
-        let targets =
-            topology::targets(edge.strategy, spec.subtask(), spec.parallelism(), to_parallelism);
+        let targets = topology::targets(
+            edge.strategy,
+            spec.subtask(),
+            spec.parallelism(),
+            to_parallelism,
+        );
         let mut channels = Vec::with_capacity(targets.len());
         for to in &targets {
             let address = spec.job.locations.get(&(edge.to, *to)).ok_or_else(|| {
-                TaskError::Bug(format!("nobody says where subtask {to} of vertex {} is", edge.to))
+                TaskError::Bug(format!(
+                    "nobody says where subtask {to} of vertex {} is",
+                    edge.to
+                ))
             })?;
             let id = channel(spec, index, spec.subtask(), *to);
             channels.push(cx.exchange.sender(id, address, spec.channel_bytes()));
@@ -241,7 +289,13 @@ async fn open_outputs(cx: &TaskContext) -> Result<Outputs, TaskError> {
         let strategy = topology::effective(edge.strategy, spec.parallelism(), to_parallelism);
         let max_parallelism = spec.job.max_parallelism[edge.to as usize];
         let partitioner = Partitioner::new(strategy, targets.len(), max_parallelism);
-        outputs.add_edge(edge.port, EdgeOutput { partitioner, channels });
+        outputs.add_edge(
+            edge.port,
+            EdgeOutput {
+                partitioner,
+                channels,
+            },
+        );
     }
     for binding in &vertex.sinks {
         let context = SinkContext {
@@ -259,10 +313,19 @@ async fn open_outputs(cx: &TaskContext) -> Result<Outputs, TaskError> {
             .filter(|sink| sink.uid == binding.uid)
             .flat_map(|sink| sink.committables.clone())
             .collect();
-        let opened = cx.registry.open_sink(&binding.connector, context, committables).await;
-        let sink = opened
-            .map_err(|source| TaskError::Sink { name: binding.name.clone(), source })?;
-        let sink = SinkOutput { uid: binding.uid.clone(), name: binding.name.clone(), sink };
+        let opened = cx
+            .registry
+            .open_sink(&binding.connector, context, committables)
+            .await;
+        let sink = opened.map_err(|source| TaskError::Sink {
+            name: binding.name.clone(),
+            source,
+        })?;
+        let sink = SinkOutput {
+            uid: binding.uid.clone(),
+            name: binding.name.clone(),
+            sink,
+        };
         outputs.add_sink(binding.port, sink);
     }
     Ok(outputs)
@@ -274,13 +337,19 @@ async fn restore_keyed(spec: &TaskSpec) -> Result<KeyedState, TaskError> {
     let mut state = KeyedState::new(range, spec.max_parallelism(), spec.vertex());
     if let Some(restore) = &spec.restore {
         for handle in &restore.keyed {
-            let bytes = read_handle(spec, restore, handle).await.map_err(|reason| {
-                TaskError::Restore { checkpoint: restore.checkpoint.0, reason }
-            })?;
-            state.restore(&bytes, UnknownState::Refuse).map_err(|e| TaskError::Restore {
-                checkpoint: restore.checkpoint.0,
-                reason: e.to_string(),
-            })?;
+            let bytes =
+                read_handle(spec, restore, handle)
+                    .await
+                    .map_err(|reason| TaskError::Restore {
+                        checkpoint: restore.checkpoint.0,
+                        reason,
+                    })?;
+            state
+                .restore(&bytes, UnknownState::Refuse)
+                .map_err(|e| TaskError::Restore {
+                    checkpoint: restore.checkpoint.0,
+                    reason: e.to_string(),
+                })?;
         }
     }
     Ok(state)
@@ -295,10 +364,14 @@ async fn read_handle(
         StateLocation::Inline(bytes) => bytes.clone(),
         StateLocation::File { path } => {
             let settings = spec.job.config.iter();
-            let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            let settings = settings
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect();
             let directory = Location::open(&restore.base, &settings).map_err(|e| e.to_string())?;
             let bytes = directory.get(path).await;
-            bytes.map_err(|e| format!("file {path} in {}: {e}", restore.base))?.to_vec()
+            bytes
+                .map_err(|e| format!("file {path} in {}: {e}", restore.base))?
+                .to_vec()
         }
     };
     handle.verify(&bytes).map_err(|e| match &handle.location {

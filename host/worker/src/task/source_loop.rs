@@ -98,7 +98,10 @@ impl SourceLoop {
         if let Ok(control) = self.task.control.try_recv() {
             return Ok(Turn::Control(Some(control)));
         }
-        let budget = BatchBudget { records: self.task.sizer.records(), bytes: BYTES_MAX };
+        let budget = BatchBudget {
+            records: self.task.sizer.records(),
+            bytes: BYTES_MAX,
+        };
         let cancelled = self.task.cancelled();
         {
             let mut next = self.input.source.next(budget);
@@ -107,7 +110,10 @@ impl SourceLoop {
             }
         }
         self.task.flush().await?;
-        let wait = self.task.next_timer_in().map_or(WAIT_MAX, |due| due.min(WAIT_MAX));
+        let wait = self
+            .task
+            .next_timer_in()
+            .map_or(WAIT_MAX, |due| due.min(WAIT_MAX));
         let wait = wait.min(self.watermark_interval.max(Duration::from_millis(1)));
         let start = Instant::now();
         let turn = tokio::select! {
@@ -133,7 +139,12 @@ impl SourceLoop {
                 }
             }
             SourceEvent::SplitStarted { split, name } => {
-                tracing::debug!(task = self.task.shared.task_name, split, name, "split started");
+                tracing::debug!(
+                    task = self.task.shared.task_name,
+                    split,
+                    name,
+                    "split started"
+                );
                 self.watermarks.add(split as usize);
                 self.silence.add(split as usize);
             }
@@ -168,17 +179,24 @@ impl SourceLoop {
 
     async fn checkpoint(&mut self, barrier: &Barrier) -> Result<(), TaskError> {
         if barrier.drain {
-            let Merged::Advanced(watermark) = self.watermarks.end() else { return Ok(()) };
+            let Merged::Advanced(watermark) = self.watermarks.end() else {
+                return Ok(());
+            };
             self.task.advance(watermark).await?;
         }
         let splits = self.splits(barrier.checkpoint)?;
-        self.task.checkpoint(barrier, splits, Alignment::default()).await
+        self.task
+            .checkpoint(barrier, splits, Alignment::default())
+            .await
     }
 
     fn splits(&mut self, checkpoint: CheckpointId) -> Result<Vec<SplitState>, TaskError> {
         let snapshot = self.input.source.snapshot(checkpoint);
         let splits = snapshot.map_err(|source| self.source_error(source))?;
-        let split = |s: tidemill_connectors::SplitState| SplitState { split: s.split, state: s.state };
+        let split = |s: tidemill_connectors::SplitState| SplitState {
+            split: s.split,
+            state: s.state,
+        };
         Ok(splits.into_iter().map(split).collect())
     }
 
@@ -200,7 +218,13 @@ impl SourceLoop {
         if idle != self.idle {
             self.idle = idle;
             let status = Element::WatermarkStatus { idle };
-            self.task.shared.outputs.lock().await.broadcast(&status).await?;
+            self.task
+                .shared
+                .outputs
+                .lock()
+                .await
+                .broadcast(&status)
+                .await?;
         }
         Ok(())
     }
@@ -212,7 +236,9 @@ impl SourceLoop {
         self.metrics_taken = Instant::now();
         let name = self.input.binding.name.replace(' ', "_");
         let own = self.input.source.metrics().into_iter();
-        let mut metrics: Vec<_> = own.map(|(m, value)| (format!("{name}.{m}"), value)).collect();
+        let mut metrics: Vec<_> = own
+            .map(|(m, value)| (format!("{name}.{m}"), value))
+            .collect();
         metrics.extend(self.task.shared.outputs.lock().await.metrics());
         self.task.shared.metrics.set_connector(metrics);
         self.task.shared.metrics.input_queue_bytes.store(0, Relaxed);
@@ -228,6 +254,9 @@ impl SourceLoop {
     }
 
     fn source_error(&self, source: ConnectorError) -> TaskError {
-        TaskError::Source { name: self.input.binding.name.clone(), source }
+        TaskError::Source {
+            name: self.input.binding.name.clone(),
+            source,
+        }
     }
 }

@@ -51,13 +51,24 @@ impl JobSpec {
     ///
     /// [`InvalidDeployment`] says what is wrong with it.
     pub(crate) fn read(deploy: Deploy) -> Result<Vec<TaskSpec>, InvalidDeployment> {
-        let Deploy { job, attempt, tasks, locations } = deploy;
+        let Deploy {
+            job,
+            attempt,
+            tasks,
+            locations,
+        } = deploy;
         let job = job.unwrap_or_default();
         let name = job.job.clone();
-        let invalid = |reason: String| InvalidDeployment { job: name.clone(), reason };
+        let invalid = |reason: String| InvalidDeployment {
+            job: name.clone(),
+            reason,
+        };
         let spec = read_job(job, attempt, locations).map_err(invalid)?;
         let spec = Arc::new(spec);
-        tasks.into_iter().map(|task| read_task(&spec, task).map_err(invalid)).collect()
+        tasks
+            .into_iter()
+            .map(|task| read_task(&spec, task).map_err(invalid))
+            .collect()
     }
 }
 
@@ -79,9 +90,15 @@ fn read_job(
     let mut plan_config: Vec<_> = job.plan_config.into_iter().collect();
     plan_config.sort();
     Ok(JobSpec {
-        id: job.job.parse().map_err(|e: tidemill_types::ids::InvalidId| e.to_string())?,
+        id: job
+            .job
+            .parse()
+            .map_err(|e: tidemill_types::ids::InvalidId| e.to_string())?,
         attempt: Attempt(attempt),
-        tenant: job.tenant.parse().map_err(|e: tidemill_types::ids::InvalidId| e.to_string())?,
+        tenant: job
+            .tenant
+            .parse()
+            .map_err(|e: tidemill_types::ids::InvalidId| e.to_string())?,
         module: job.module_hash.parse().map_err(|e| format!("{e}"))?,
         args: job.args,
         plan_config,
@@ -100,12 +117,17 @@ fn read_job(
 fn read_task(job: &Arc<JobSpec>, task: TaskDeployment) -> Result<TaskSpec, String> {
     let parallelism = job.parallelism.get(task.vertex as usize).copied();
     if parallelism.is_none_or(|parallelism| task.subtask >= parallelism) {
-        return Err(format!("there is no subtask {} of vertex {}", task.subtask, task.vertex));
+        return Err(format!(
+            "there is no subtask {} of vertex {}",
+            task.subtask, task.vertex
+        ));
     }
     let restore = if task.restore.is_empty() {
         None
     } else {
-        Some(Arc::new(serde_json::from_slice(&task.restore).map_err(|e| e.to_string())?))
+        Some(Arc::new(
+            serde_json::from_slice(&task.restore).map_err(|e| e.to_string())?,
+        ))
     };
     Ok(TaskSpec {
         id: TaskId {
@@ -138,7 +160,12 @@ impl TaskSpec {
 
     /// `ClickEvent Source (1/2)`, as Flink writes it.
     pub(crate) fn name(&self) -> String {
-        format!("{} ({}/{})", self.vertex().name, self.subtask() + 1, self.parallelism())
+        format!(
+            "{} ({}/{})",
+            self.vertex().name,
+            self.subtask() + 1,
+            self.parallelism()
+        )
     }
 
     /// The name of an operator of the chain, or of the whole chain.

@@ -41,13 +41,22 @@ pub(crate) struct Watermarks {
 impl Watermarks {
     /// None yet.
     pub(crate) fn new() -> Self {
-        Self { inputs: Vec::new(), merged: NO_WATERMARK }
+        Self {
+            inputs: Vec::new(),
+            merged: NO_WATERMARK,
+        }
     }
 
     /// With `inputs` active inputs.
     pub(crate) fn of(inputs: usize) -> Self {
-        let input = Input { watermark: NO_WATERMARK, idle: false };
-        Self { inputs: vec![Some(input); inputs], merged: NO_WATERMARK }
+        let input = Input {
+            watermark: NO_WATERMARK,
+            idle: false,
+        };
+        Self {
+            inputs: vec![Some(input); inputs],
+            merged: NO_WATERMARK,
+        }
     }
 
     /// An input comes up. A merged watermark that is ahead of it stays.
@@ -55,7 +64,10 @@ impl Watermarks {
         while self.inputs.len() <= input {
             self.inputs.push(None);
         }
-        self.inputs[input] = Some(Input { watermark: NO_WATERMARK, idle: false });
+        self.inputs[input] = Some(Input {
+            watermark: NO_WATERMARK,
+            idle: false,
+        });
     }
 
     /// An input has ended and holds nothing back any more.
@@ -117,7 +129,10 @@ pub(crate) struct Silence {
 impl Silence {
     /// With the time after which a split is idle, if ever.
     pub(crate) fn new(timeout: Option<Duration>) -> Self {
-        Self { timeout, splits: Vec::new() }
+        Self {
+            timeout,
+            splits: Vec::new(),
+        }
     }
 
     /// A split is read from now on.
@@ -144,7 +159,9 @@ impl Silence {
 
     /// Time in which every split could have delivered; returns those that are idle now.
     pub(crate) fn pass(&mut self, time: Duration) -> Vec<usize> {
-        let Some(timeout) = self.timeout else { return Vec::new() };
+        let Some(timeout) = self.timeout else {
+            return Vec::new();
+        };
         let time = time.min(TURN_MAX);
         let mut idle = Vec::new();
         for (split, silent) in self.splits.iter_mut().enumerate() {
@@ -187,7 +204,11 @@ mod tests {
         assert!(watermarks.all_idle());
         assert_eq!(watermarks.merge(), Merged::Unchanged);
         watermarks.advance(0, 4);
-        assert_eq!(watermarks.merge(), Merged::Advanced(4), "one is active again");
+        assert_eq!(
+            watermarks.merge(),
+            Merged::Advanced(4),
+            "one is active again"
+        );
     }
 
     #[test]
