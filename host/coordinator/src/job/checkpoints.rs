@@ -12,7 +12,7 @@ use tidemill_checkpoint::{
 use tidemill_storage::{Location, StorageError};
 use tidemill_types::{
     CheckpointId, JobGraph,
-    config::{Config, keys},
+    config::{CheckpointRetention, Config, keys},
 };
 use tokio::sync::oneshot;
 
@@ -38,15 +38,21 @@ pub(crate) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(crate) fn new(info: &JobInfo, location: Location, history: usize) -> Self {
-        let first = info.restore.as_ref().map_or(CheckpointId(1), |restore| {
+    /// `newest` is what the user asked to start from.
+    pub(crate) fn new(
+        config: &Config,
+        location: Location,
+        newest: Option<RestorePoint>,
+        history: usize,
+    ) -> Self {
+        let first = newest.as_ref().map_or(CheckpointId(1), |restore| {
             restore.manifest.checkpoint.next()
         });
         Self {
-            coordinator: CheckpointCoordinator::new(settings(&info.config), [], first, 0),
+            coordinator: CheckpointCoordinator::new(settings(config), [], first, 0),
             stats: CheckpointStats::new(history),
             location,
-            newest: info.restore.clone(),
+            newest,
             waiters: HashMap::new(),
         }
     }
@@ -166,14 +172,10 @@ pub(crate) async fn discard(location: Location, checkpoint: CheckpointId) {
 
 /// Whether the checkpoints of a job outlive it, by Flink's rules.
 pub(crate) fn retained(config: &Config, status: super::JobStatus) -> bool {
-    match config
-        .get(&keys::CHECKPOINT_RETENTION)
-        .to_ascii_uppercase()
-        .as_str()
-    {
-        "NO_EXTERNALIZED_CHECKPOINTS" => false,
-        "DELETE_ON_CANCELLATION" => status == super::JobStatus::Failed,
-        _ => status != super::JobStatus::Finished,
+    match config.get(&keys::CHECKPOINT_RETENTION) {
+        CheckpointRetention::NoExternalizedCheckpoints => false,
+        CheckpointRetention::DeleteOnCancellation => status == super::JobStatus::Failed,
+        CheckpointRetention::RetainOnCancellation => status != super::JobStatus::Finished,
     }
 }
 

@@ -56,8 +56,6 @@ pub(crate) struct JobInfo {
     /// The settings in force.
     pub(crate) config: Config,
     pub(crate) submitted_ms: i64,
-    /// The checkpoint or savepoint that the user asked to start from.
-    pub(crate) restore: Option<RestorePoint>,
     pub(crate) allow_non_restored: bool,
 }
 
@@ -74,6 +72,26 @@ pub(crate) struct RestorePoint {
 pub(crate) struct JobState {
     pub(crate) machine: Machine,
     pub(crate) checkpoints: Checkpoints,
+}
+
+impl JobState {
+    /// Whether checkpoints may be triggered now: not while tasks start or stop, and not when all
+    /// sources have ended, since nobody is left to put a barrier into the streams. The tasks that
+    /// remain end soon by themselves.
+    pub(crate) fn may_checkpoint(&self) -> bool {
+        let tasks = self.machine.tasks();
+        let is_source = |vertex: u32| {
+            tasks
+                .graph
+                .vertices
+                .get(vertex as usize)
+                .is_some_and(|v| v.source.is_some())
+        };
+        self.machine.all_running()
+            && tasks
+                .indexed()
+                .any(|(vertex, _, task)| is_source(vertex) && !task.status.is_terminal())
+    }
 }
 
 /// A job, for whoever wants to read it.

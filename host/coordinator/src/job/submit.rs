@@ -160,7 +160,6 @@ pub(crate) async fn prepare(
         plan_config: planned.plan_config,
         config: planned.config,
         submitted_ms: planned.submitted_ms,
-        restore,
         allow_non_restored: submission.allow_non_restored,
     };
     let policy = RestartPolicy::new(
@@ -177,7 +176,7 @@ pub(crate) async fn prepare(
     let history = cluster.config.get(&keys::WEB_CHECKPOINTS_HISTORY);
     let state = JobState {
         machine: Machine::new(tasks, policy, failures_max, info.submitted_ms, now_ms),
-        checkpoints: Checkpoints::new(&info, location, history),
+        checkpoints: Checkpoints::new(&info.config, location, restore, history),
     };
     Ok(Prepared {
         info,

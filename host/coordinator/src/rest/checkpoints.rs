@@ -6,7 +6,7 @@ use axum::extract::Path;
 use serde_json::{Value, json};
 use tidemill_types::{
     CheckpointId,
-    config::{Config, keys},
+    config::{CheckpointMode, CheckpointRetention, Config, keys},
 };
 
 use super::{
@@ -139,20 +139,23 @@ pub(super) async fn config(cluster: Shared, tenant: Tenant, Path(id): Path<Strin
 
 fn config_json(config: &Config) -> Value {
     let ms = crate::clock::unsigned_millis;
-    let retention = config.get(&keys::CHECKPOINT_RETENTION).to_ascii_uppercase();
+    let retention = config.get(&keys::CHECKPOINT_RETENTION);
     // As in Flink, a job without checkpoints has the largest interval.
     let interval = config
         .get(&keys::CHECKPOINT_INTERVAL_OPTIONAL)
         .map_or(i64::MAX as u64, ms);
     json!({
-        "mode": config.get(&keys::CHECKPOINT_MODE).to_ascii_lowercase(),
+        "mode": match config.get(&keys::CHECKPOINT_MODE) {
+            CheckpointMode::ExactlyOnce => "exactly_once",
+            CheckpointMode::AtLeastOnce => "at_least_once",
+        },
         "interval": interval,
         "timeout": ms(config.get(&keys::CHECKPOINT_TIMEOUT)),
         "min_pause": ms(config.get(&keys::CHECKPOINT_MIN_PAUSE)),
         "max_concurrent": config.get(&keys::CHECKPOINT_MAX_CONCURRENT),
         "externalization": {
-            "enabled": retention != "NO_EXTERNALIZED_CHECKPOINTS",
-            "delete_on_cancellation": retention != "RETAIN_ON_CANCELLATION",
+            "enabled": retention != CheckpointRetention::NoExternalizedCheckpoints,
+            "delete_on_cancellation": retention != CheckpointRetention::RetainOnCancellation,
         },
         "state_backend": "MemoryStateBackend",
         "checkpoint_storage": "ObjectStoreCheckpointStorage",
