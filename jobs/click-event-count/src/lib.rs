@@ -7,7 +7,8 @@
 //! Arguments: `--bootstrap.servers`, `--input-topic`, `--output-topic`, and the flags
 //! `--checkpointing` (every second), `--event-time` (rather than the time of the clock),
 //! `--backpressure` (a slow operator in every even minute), `--chaining` (fewer, larger tasks).
-//! For measurements: `--source datagen` with `--records` and `--rate`, and `--sink blackhole`.
+//! For measurements: `--source datagen` with `--records`, `--rate`, `--us-per-record` and
+//! `--start-timestamp`, and `--sink blackhole`.
 
 use std::time::Duration;
 
@@ -110,6 +111,9 @@ fn source(args: &Args) -> Result<Connector> {
             }
             if let Some(micros) = args.parsed("us-per-record")? {
                 clicks = clicks.micros_per_record(micros);
+            }
+            if let Some(timestamp) = args.parsed("start-timestamp")? {
+                clicks = clicks.start_timestamp(timestamp);
             }
             Ok(clicks.into())
         }
