@@ -94,7 +94,10 @@ impl Aligner {
     #[must_use]
     pub fn is_blocked(&self, channel: usize) -> bool {
         self.mode == AlignmentMode::ExactlyOnce
-            && self.pending.values().any(|arrived| arrived.get(channel) == Some(&true))
+            && self
+                .pending
+                .values()
+                .any(|arrived| arrived.get(channel) == Some(&true))
     }
 
     /// A barrier has been read from a channel. Stale ones, and those of channels that do not exist
@@ -113,7 +116,10 @@ impl Aligner {
             return decisions;
         }
         let channels = self.ended.len();
-        let arrived = self.pending.entry(checkpoint).or_insert_with(|| vec![false; channels]);
+        let arrived = self
+            .pending
+            .entry(checkpoint)
+            .or_insert_with(|| vec![false; channels]);
         if std::mem::replace(&mut arrived[channel], true) {
             return decisions;
         }
@@ -161,7 +167,9 @@ impl Aligner {
         }
         match self.mode {
             AlignmentMode::ExactlyOnce => {
-                let Some(current) = self.aligning() else { return };
+                let Some(current) = self.aligning() else {
+                    return;
+                };
                 // Should an older one turn up after a newer one, it is the older that is lost.
                 let lost = current.min(checkpoint);
                 self.abort(lost, decisions);
@@ -190,7 +198,10 @@ impl Aligner {
         let unblock = self.unblocked_by(checkpoint);
         self.pending.remove(&checkpoint);
         self.raise_floor(checkpoint);
-        decisions.push(AlignDecision::Complete { checkpoint, unblock });
+        decisions.push(AlignDecision::Complete {
+            checkpoint,
+            unblock,
+        });
         true
     }
 
@@ -198,7 +209,10 @@ impl Aligner {
         if self.pending.contains_key(&checkpoint) {
             let unblock = self.unblocked_by(checkpoint);
             self.pending.remove(&checkpoint);
-            decisions.push(AlignDecision::Abort { checkpoint, unblock });
+            decisions.push(AlignDecision::Abort {
+                checkpoint,
+                unblock,
+            });
         }
     }
 
@@ -207,11 +221,17 @@ impl Aligner {
             return Vec::new();
         }
         let arrived = self.pending[&checkpoint].iter().enumerate();
-        arrived.filter(|(_, arrived)| **arrived).map(|(channel, _)| channel).collect()
+        arrived
+            .filter(|(_, arrived)| **arrived)
+            .map(|(channel, _)| channel)
+            .collect()
     }
 
     fn raise_floor(&mut self, checkpoint: CheckpointId) {
-        assert!(self.floor.is_none_or(|floor| floor < checkpoint), "invariants 2 and 3");
+        assert!(
+            self.floor.is_none_or(|floor| floor < checkpoint),
+            "invariants 2 and 3"
+        );
         self.floor = Some(checkpoint);
         self.cancelled = self.cancelled.split_off(&checkpoint.next());
     }

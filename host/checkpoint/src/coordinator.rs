@@ -119,7 +119,10 @@ impl CheckpointCoordinator {
         tasks: impl IntoIterator<Item = TaskId>,
         now: u64,
     ) -> Result<(), StillPublishing> {
-        assert!(self.pending.is_empty(), "pending checkpoints are aborted before a restart");
+        assert!(
+            self.pending.is_empty(),
+            "pending checkpoints are aborted before a restart"
+        );
         if let Some(&checkpoint) = self.publishing.keys().next() {
             return Err(StillPublishing(checkpoint));
         }
@@ -128,10 +131,16 @@ impl CheckpointCoordinator {
     }
 
     fn adopt(&mut self, tasks: impl IntoIterator<Item = TaskId>, now: u64) {
-        self.tasks = tasks.into_iter().map(|task| (task, TaskStatus::Starting)).collect();
+        self.tasks = tasks
+            .into_iter()
+            .map(|task| (task, TaskStatus::Starting))
+            .collect();
         self.starting = self.tasks.len();
         self.failures_in_row = 0;
-        self.next_periodic = self.settings.interval_ms.map(|interval| now.saturating_add(interval));
+        self.next_periodic = self
+            .settings
+            .interval_ms
+            .map(|interval| now.saturating_add(interval));
     }
 
     /// The newest completed checkpoint: what to recover from.
@@ -155,15 +164,23 @@ impl CheckpointCoordinator {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<u64> {
         let deadline = self.pending.values().map(|p| p.deadline).min();
-        let periodic = if self.may_trigger().is_ok() { self.periodic_due() } else { None };
+        let periodic = if self.may_trigger().is_ok() {
+            self.periodic_due()
+        } else {
+            None
+        };
         [deadline, periodic].into_iter().flatten().min()
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: u64) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        let late: Vec<_> =
-            self.pending.iter().filter(|(_, p)| p.deadline <= now).map(|(&id, _)| id).collect();
+        let late: Vec<_> = self
+            .pending
+            .iter()
+            .filter(|(_, p)| p.deadline <= now)
+            .map(|(&id, _)| id)
+            .collect();
         for checkpoint in late {
             let reason = self.expiry_reason(checkpoint);
             self.fail(checkpoint, reason, now, &mut decisions);
@@ -206,7 +223,9 @@ impl CheckpointCoordinator {
     /// has not acknowledged, and in all later ones.
     pub fn task_finished(&mut self, task: TaskId, last: &SubtaskState) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        let Some(status) = self.tasks.get_mut(&task) else { return decisions };
+        let Some(status) = self.tasks.get_mut(&task) else {
+            return decisions;
+        };
         match status {
             TaskStatus::Finished(_) => return decisions,
             TaskStatus::Starting => self.starting -= 1,
@@ -257,12 +276,15 @@ impl CheckpointCoordinator {
     /// The manifest is durable.
     pub fn stored(&mut self, checkpoint: CheckpointId, now: u64) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        let Some(kind) = self.publishing.remove(&checkpoint) else { return decisions };
+        let Some(kind) = self.publishing.remove(&checkpoint) else {
+            return decisions;
+        };
         self.failures_in_row = 0;
         self.last_end = Some(now);
         if kind.is_recovery_point() {
             assert!(
-                self.newest_completed.is_none_or(|newest| newest < checkpoint),
+                self.newest_completed
+                    .is_none_or(|newest| newest < checkpoint),
                 "checkpoint {checkpoint} completes after {:?}",
                 self.newest_completed
             );
@@ -283,7 +305,12 @@ impl CheckpointCoordinator {
 
     /// The manifest could not be stored, **and never will be**: the store has refused it, or the
     /// driver has made sure that it is not there.
-    pub fn store_failed(&mut self, checkpoint: CheckpointId, reason: &str, now: u64) -> Vec<Decision> {
+    pub fn store_failed(
+        &mut self,
+        checkpoint: CheckpointId,
+        reason: &str,
+        now: u64,
+    ) -> Vec<Decision> {
         let mut decisions = Vec::new();
         if let Some(kind) = self.publishing.remove(&checkpoint) {
             let reason = format!("its metadata could not be stored: {reason}");
@@ -298,12 +325,17 @@ impl CheckpointCoordinator {
     pub fn abort_all(&mut self, reason: &str) -> Vec<Decision> {
         std::mem::take(&mut self.pending)
             .into_keys()
-            .map(|checkpoint| Decision::NotifyAborted { checkpoint, reason: reason.to_owned() })
+            .map(|checkpoint| Decision::NotifyAborted {
+                checkpoint,
+                reason: reason.to_owned(),
+            })
             .collect()
     }
 
     fn periodic_due(&self) -> Option<u64> {
-        let earliest = self.last_end.map_or(0, |end| end.saturating_add(self.settings.min_pause_ms));
+        let earliest = self
+            .last_end
+            .map_or(0, |end| end.saturating_add(self.settings.min_pause_ms));
         self.next_periodic.map(|due| due.max(earliest))
     }
 
@@ -311,13 +343,21 @@ impl CheckpointCoordinator {
         if self.starting > 0 {
             return Err(TriggerRefused::NotRunning);
         }
-        if !self.tasks.values().any(|status| matches!(status, TaskStatus::Running)) {
+        if !self
+            .tasks
+            .values()
+            .any(|status| matches!(status, TaskStatus::Running))
+        {
             return Err(TriggerRefused::Finished);
         }
         if self.is_stopping() {
             return Err(TriggerRefused::Busy);
         }
-        let allowed = if self.settings.min_pause_ms > 0 { 1 } else { self.settings.max_concurrent.max(1) };
+        let allowed = if self.settings.min_pause_ms > 0 {
+            1
+        } else {
+            self.settings.max_concurrent.max(1)
+        };
         if self.pending.len() + self.publishing.len() >= allowed as usize {
             return Err(TriggerRefused::Busy);
         }
@@ -327,7 +367,9 @@ impl CheckpointCoordinator {
     /// Whether a savepoint is under way after which there will be nothing more to take.
     fn is_stopping(&self) -> bool {
         let pending = self.pending.values().map(|p| p.kind);
-        pending.chain(self.publishing.values().copied()).any(CheckpointKind::stops)
+        pending
+            .chain(self.publishing.values().copied())
+            .any(CheckpointKind::stops)
     }
 
     fn trigger(
@@ -340,14 +382,24 @@ impl CheckpointCoordinator {
         let checkpoint = self.next_id;
         self.next_id = checkpoint.next();
         if !kind.is_savepoint() {
-            self.next_periodic = self.settings.interval_ms.map(|interval| now.saturating_add(interval));
+            self.next_periodic = self
+                .settings
+                .interval_ms
+                .map(|interval| now.saturating_add(interval));
         }
-        let acked = self.tasks.iter().filter_map(|(&task, status)| match status {
-            TaskStatus::Finished(state) => Some((task, state.clone())),
-            TaskStatus::Starting | TaskStatus::Running => None,
-        });
+        let acked = self
+            .tasks
+            .iter()
+            .filter_map(|(&task, status)| match status {
+                TaskStatus::Finished(state) => Some((task, state.clone())),
+                TaskStatus::Starting | TaskStatus::Running => None,
+            });
         let deadline = now.saturating_add(self.settings.timeout_ms);
-        let pending = Pending { kind, deadline, acked: acked.collect() };
+        let pending = Pending {
+            kind,
+            deadline,
+            acked: acked.collect(),
+        };
         self.pending.insert(checkpoint, pending);
         decisions.push(Decision::Trigger { checkpoint, kind });
         checkpoint
@@ -358,11 +410,19 @@ impl CheckpointCoordinator {
         if !self.publishing.is_empty() {
             return;
         }
-        let complete = self.pending.iter().find(|(_, p)| p.acked.len() == self.tasks.len());
-        let Some(checkpoint) = complete.map(|(&id, _)| id) else { return };
+        let complete = self
+            .pending
+            .iter()
+            .find(|(_, p)| p.acked.len() == self.tasks.len());
+        let Some(checkpoint) = complete.map(|(&id, _)| id) else {
+            return;
+        };
         let pending = self.pending.remove(&checkpoint).expect("it was just found");
         let acked: HashSet<&TaskId> = pending.acked.keys().collect();
-        assert!(self.tasks.keys().all(|task| acked.contains(task)), "invariant 2");
+        assert!(
+            self.tasks.keys().all(|task| acked.contains(task)),
+            "invariant 2"
+        );
         let mut states: Vec<_> = pending.acked.into_iter().collect();
         states.sort_by_key(|(task, _)| (task.vertex, task.subtask));
         self.publishing.insert(checkpoint, pending.kind);

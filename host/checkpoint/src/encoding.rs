@@ -11,7 +11,9 @@ pub(crate) mod bytes {
         serializer.serialize_str(&STANDARD.encode(bytes))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
         decode::<D::Error>(&String::deserialize(deserializer)?)
     }
 }
@@ -20,7 +22,10 @@ pub(crate) mod bytes {
 pub(crate) mod byte_strings {
     use super::*;
 
-    pub(crate) fn serialize<S: Serializer>(items: &[Vec<u8>], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        items: &[Vec<u8>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(items.iter().map(|item| STANDARD.encode(item)))
     }
 
@@ -33,5 +38,7 @@ pub(crate) mod byte_strings {
 }
 
 fn decode<E: serde::de::Error>(text: &str) -> Result<Vec<u8>, E> {
-    STANDARD.decode(text).map_err(|error| E::custom(format_args!("not base64: {error}")))
+    STANDARD
+        .decode(text)
+        .map_err(|error| E::custom(format_args!("not base64: {error}")))
 }

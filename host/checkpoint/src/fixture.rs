@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tidemill_types::{
-    Attempt, ConnectorConfig, Edge, JobGraph, JobId, KeyGroupRange, Operator, ShipStrategy, SinkBinding,
-    SourceBinding, StateDecl, StateKind, SubtaskIndex, TaskId, TenantId, Vertex,
+    Attempt, ConnectorConfig, Edge, JobGraph, JobId, KeyGroupRange, Operator, ShipStrategy,
+    SinkBinding, SourceBinding, StateDecl, StateKind, SubtaskIndex, TaskId, TenantId, Vertex,
 };
 
 use crate::{
@@ -13,11 +13,19 @@ use crate::{
 };
 
 pub(crate) fn task(vertex: u32, subtask: u32) -> TaskId {
-    TaskId { job: JobId::from_u128(7), attempt: Attempt(0), vertex, subtask: SubtaskIndex(subtask) }
+    TaskId {
+        job: JobId::from_u128(7),
+        attempt: Attempt(0),
+        vertex,
+        subtask: SubtaskIndex(subtask),
+    }
 }
 
 fn connector(kind: &str) -> ConnectorConfig {
-    ConnectorConfig { kind: kind.into(), options: BTreeMap::new() }
+    ConnectorConfig {
+        kind: kind.into(),
+        options: BTreeMap::new(),
+    }
 }
 
 pub(crate) fn state(name: &str, kind: StateKind) -> StateDecl {
@@ -39,7 +47,11 @@ fn vertex(uid: &str) -> Vertex {
         parallelism: None,
         max_parallelism: None,
         source: None,
-        operators: vec![Operator { uid: format!("{uid}-op"), name: uid.into(), description: uid.into() }],
+        operators: vec![Operator {
+            uid: format!("{uid}-op"),
+            name: uid.into(),
+            description: uid.into(),
+        }],
         sinks: Vec::new(),
         states: Vec::new(),
         wants_watermarks: false,
@@ -68,7 +80,13 @@ pub(crate) fn graph() -> JobGraph {
         port: 0,
         connector: connector("print"),
     }];
-    let edge = Edge { from: 0, port: 0, to: 1, input: 0, strategy: ShipStrategy::Hash };
+    let edge = Edge {
+        from: 0,
+        port: 0,
+        to: 1,
+        input: 0,
+        strategy: ShipStrategy::Hash,
+    };
     let graph = JobGraph {
         name: "test".into(),
         vertices: vec![source, count],
@@ -88,8 +106,15 @@ pub(crate) fn source_state(subtask: u32) -> SubtaskState {
     };
     let own = [format!("{subtask}a"), format!("{subtask}b")];
     SubtaskState {
-        source: vec![SplitState { split: subtask.to_string(), state: vec![1, 2, 3] }],
-        operators: vec![part("list", &own), part("union", &own), part("rules", &["same".into()])],
+        source: vec![SplitState {
+            split: subtask.to_string(),
+            state: vec![1, 2, 3],
+        }],
+        operators: vec![
+            part("list", &own),
+            part("union", &own),
+            part("rules", &["same".into()]),
+        ],
         ..SubtaskState::default()
     }
 }
@@ -98,7 +123,10 @@ pub(crate) fn source_state(subtask: u32) -> SubtaskState {
 pub(crate) fn count_state(subtask: u32, parallelism: u32) -> SubtaskState {
     let range = KeyGroupRange::of_subtask(subtask, parallelism, 128);
     SubtaskState {
-        sinks: vec![SinkState { uid: "out".into(), committables: vec![format!("txn-{subtask}").into()] }],
+        sinks: vec![SinkState {
+            uid: "out".into(),
+            committables: vec![format!("txn-{subtask}").into()],
+        }],
         keyed: vec![KeyedHandle::inline(range, vec![0; 8])],
         ..SubtaskState::default()
     }
@@ -106,14 +134,22 @@ pub(crate) fn count_state(subtask: u32, parallelism: u32) -> SubtaskState {
 
 /// A permit of a checkpoint that all tasks have acknowledged.
 pub(crate) fn permit(parallelism: &[u32]) -> PublishPermit {
-    let tasks: Vec<TaskId> =
-        (0u32..).zip(parallelism).flat_map(|(v, &p)| (0..p).map(move |s| task(v, s))).collect();
-    let settings = CheckpointSettings { interval_ms: Some(10), ..CheckpointSettings::default() };
+    let tasks: Vec<TaskId> = (0u32..)
+        .zip(parallelism)
+        .flat_map(|(v, &p)| (0..p).map(move |s| task(v, s)))
+        .collect();
+    let settings = CheckpointSettings {
+        interval_ms: Some(10),
+        ..CheckpointSettings::default()
+    };
     let mut coordinator = CheckpointCoordinator::new(settings, tasks.clone(), 1.into_id(), 0);
     for &task in &tasks {
         coordinator.task_running(task);
     }
-    assert!(matches!(coordinator.tick(10)[..], [Decision::Trigger { .. }]));
+    assert!(matches!(
+        coordinator.tick(10)[..],
+        [Decision::Trigger { .. }]
+    ));
     let mut decisions = Vec::new();
     for task in tasks {
         let state = match task.vertex {
@@ -137,7 +173,8 @@ pub(crate) fn manifest(parallelism: &[u32]) -> Manifest {
         module_hash: "ab".repeat(32),
     };
     let max = vec![128; parallelism.len()];
-    Manifest::new(header, &graph(), parallelism, &max, permit(parallelism)).expect("the graph's own tasks")
+    Manifest::new(header, &graph(), parallelism, &max, permit(parallelism))
+        .expect("the graph's own tasks")
 }
 
 pub(crate) trait IntoId {

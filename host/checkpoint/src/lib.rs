@@ -25,8 +25,11 @@ pub mod subtask;
 
 pub use aligner::{AlignDecision, Aligner, AlignmentMode};
 pub use coordinator::{
-    CheckpointCoordinator, CheckpointKind, CheckpointSettings, Decision, PublishPermit, TriggerRefused,
+    CheckpointCoordinator, CheckpointKind, CheckpointSettings, Decision, PublishPermit,
+    TriggerRefused,
 };
 pub use manifest::{FormatError, Manifest, ManifestHeader, StateRecord, VertexState};
 pub use restore::{RestoreError, TaskRestore, assign_restore};
-pub use subtask::{KeyedHandle, OperatorStatePart, SinkState, SplitState, StateLocation, SubtaskState};
+pub use subtask::{
+    KeyedHandle, OperatorStatePart, SinkState, SplitState, StateLocation, SubtaskState,
+};

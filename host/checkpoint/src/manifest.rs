@@ -117,7 +117,9 @@ pub enum FormatError {
     #[error("checkpoint metadata with a damaged first line")]
     Frame,
     /// Bytes are missing or were added.
-    #[error("checkpoint metadata of {expected} bytes has {actual}: it was truncated or overwritten")]
+    #[error(
+        "checkpoint metadata of {expected} bytes has {actual}: it was truncated or overwritten"
+    )]
     Length {
         /// What was written.
         expected: usize,
@@ -125,7 +127,9 @@ pub enum FormatError {
         actual: usize,
     },
     /// Bytes were changed.
-    #[error("checkpoint metadata has the checksum {actual:016x} instead of {expected:016x}: it is damaged")]
+    #[error(
+        "checkpoint metadata has the checksum {actual:016x} instead of {expected:016x}: it is damaged"
+    )]
     Checksum {
         /// Of what was written.
         expected: u64,
@@ -161,12 +165,29 @@ impl Manifest {
             let vertex = vertices.get_mut(task.vertex as usize);
             let slot = vertex.and_then(|v| v.subtasks.get_mut(task.subtask.0 as usize));
             let Some(slot) = slot else {
-                return Err(FormatError::Content(format!("task {task} is not part of the graph")));
+                return Err(FormatError::Content(format!(
+                    "task {task} is not part of the graph"
+                )));
             };
             *slot = state;
         }
-        let ManifestHeader { job, job_name, tenant, created_at_ms, module_hash } = header;
-        Ok(Self { job, job_name, tenant, checkpoint, savepoint, created_at_ms, module_hash, vertices })
+        let ManifestHeader {
+            job,
+            job_name,
+            tenant,
+            created_at_ms,
+            module_hash,
+        } = header;
+        Ok(Self {
+            job,
+            job_name,
+            tenant,
+            checkpoint,
+            savepoint,
+            created_at_ms,
+            module_hash,
+            vertices,
+        })
     }
 
     /// The bytes to store.
@@ -190,8 +211,8 @@ impl Manifest {
     /// [`FormatError`] says in which way the bytes are not that.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
         let json = unframe(bytes)?;
-        let manifest: Self =
-            serde_json::from_slice(json).map_err(|error| FormatError::Content(error.to_string()))?;
+        let manifest: Self = serde_json::from_slice(json)
+            .map_err(|error| FormatError::Content(error.to_string()))?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -219,7 +240,11 @@ impl Manifest {
     /// The bytes of state it stands for.
     #[must_use]
     pub fn state_bytes(&self) -> u64 {
-        self.vertices.iter().flat_map(|v| &v.subtasks).map(SubtaskState::byte_size).sum()
+        self.vertices
+            .iter()
+            .flat_map(|v| &v.subtasks)
+            .map(SubtaskState::byte_size)
+            .sum()
     }
 }
 
@@ -234,7 +259,11 @@ impl VertexState {
             max_parallelism,
             source: vertex.source.as_ref().map(|source| source.uid.clone()),
             sinks: vertex.sinks.iter().map(|sink| sink.uid.clone()).collect(),
-            operators: vertex.operators.iter().map(|operator| operator.uid.clone()).collect(),
+            operators: vertex
+                .operators
+                .iter()
+                .map(|operator| operator.uid.clone())
+                .collect(),
             states: state_records(vertex),
             subtasks: vec![SubtaskState::default(); parallelism as usize],
         }
@@ -264,8 +293,13 @@ fn unframe(bytes: &[u8]) -> Result<&[u8], FormatError> {
     }
     // Two numbers, a checksum and the magic are far shorter than this.
     let head = &bytes[..bytes.len().min(128)];
-    let end = head.iter().position(|&b| b == b'\n').ok_or(FormatError::Frame)?;
-    let line = std::str::from_utf8(&bytes[..end]).ok().ok_or(FormatError::Frame)?;
+    let end = head
+        .iter()
+        .position(|&b| b == b'\n')
+        .ok_or(FormatError::Frame)?;
+    let line = std::str::from_utf8(&bytes[..end])
+        .ok()
+        .ok_or(FormatError::Frame)?;
     let mut words = line.split(' ').skip(1);
     let mut word = || words.next().ok_or(FormatError::Frame);
     let version: u32 = word()?.parse().ok().ok_or(FormatError::Frame)?;
@@ -273,14 +307,22 @@ fn unframe(bytes: &[u8]) -> Result<&[u8], FormatError> {
         return Err(FormatError::Version(version));
     }
     let expected: usize = word()?.parse().ok().ok_or(FormatError::Frame)?;
-    let checksum = u64::from_str_radix(word()?, 16).ok().ok_or(FormatError::Frame)?;
+    let checksum = u64::from_str_radix(word()?, 16)
+        .ok()
+        .ok_or(FormatError::Frame)?;
     let json = &bytes[end + 1..];
     if json.len() != expected || expected > MANIFEST_BYTES_MAX {
-        return Err(FormatError::Length { expected, actual: json.len() });
+        return Err(FormatError::Length {
+            expected,
+            actual: json.len(),
+        });
     }
     let actual = xxh3_64(json);
     if actual != checksum {
-        return Err(FormatError::Checksum { expected: checksum, actual });
+        return Err(FormatError::Checksum {
+            expected: checksum,
+            actual,
+        });
     }
     Ok(json)
 }

@@ -74,7 +74,9 @@ pub enum RestoreError {
         checkpoint: CheckpointId,
     },
     /// A state is of another kind or type now.
-    #[error("state \"{state}\" of operator \"{operator}\" has changed its {what} from {before} to {now}")]
+    #[error(
+        "state \"{state}\" of operator \"{operator}\" has changed its {what} from {before} to {now}"
+    )]
     StateChanged {
         /// The operator's uid.
         operator: String,
@@ -101,7 +103,9 @@ pub enum RestoreError {
         now: u32,
     },
     /// The job cannot be what the arguments say.
-    #[error("\"{vertex}\" cannot have parallelism {parallelism} with max parallelism {max_parallelism}")]
+    #[error(
+        "\"{vertex}\" cannot have parallelism {parallelism} with max parallelism {max_parallelism}"
+    )]
     Parallelism {
         /// The vertex.
         vertex: String,
@@ -128,7 +132,10 @@ impl RestoreError {
 /// # Errors
 ///
 /// [`RestoreError`] names what does not fit.
-#[expect(clippy::too_many_arguments, reason = "a checkpoint and a job, each in its parts")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a checkpoint and a job, each in its parts"
+)]
 pub fn assign_restore(
     manifest: &Manifest,
     base: &str,
@@ -147,7 +154,11 @@ pub fn assign_restore(
     {
         if parallelism == 0 || parallelism > max_parallelism {
             let vertex = vertex.name.clone();
-            return Err(RestoreError::Parallelism { vertex, parallelism, max_parallelism });
+            return Err(RestoreError::Parallelism {
+                vertex,
+                parallelism,
+                max_parallelism,
+            });
         }
         let former = Former::of(vertex, manifest);
         former.check_fits(vertex, max_parallelism)?;
@@ -158,7 +169,11 @@ pub fn assign_restore(
                 source: former.splits(vertex),
                 sinks: former.sinks(vertex, subtask, parallelism),
                 operators: former.operator_state(subtask, parallelism),
-                keyed: former.keyed(KeyGroupRange::of_subtask(subtask, parallelism, max_parallelism)),
+                keyed: former.keyed(KeyGroupRange::of_subtask(
+                    subtask,
+                    parallelism,
+                    max_parallelism,
+                )),
             };
             restores.insert((position, subtask), restore);
         }
@@ -181,13 +196,26 @@ impl<'a> Former<'a> {
             .vertices
             .iter()
             .filter(|former| former.subtasks.iter().any(|s| !s.keyed.is_empty()))
-            .filter(|former| former.operators.iter().any(|uid| uids.contains(uid.as_str())))
+            .filter(|former| {
+                former
+                    .operators
+                    .iter()
+                    .any(|uid| uids.contains(uid.as_str()))
+            })
             .collect();
-        Self { manifest, states: state_records(vertex), keyed }
+        Self {
+            manifest,
+            states: state_records(vertex),
+            keyed,
+        }
     }
 
     fn check_fits(&self, vertex: &Vertex, max_parallelism: u32) -> Result<(), RestoreError> {
-        if let Some(former) = self.keyed.iter().find(|f| f.max_parallelism != max_parallelism) {
+        if let Some(former) = self
+            .keyed
+            .iter()
+            .find(|f| f.max_parallelism != max_parallelism)
+        {
             return Err(RestoreError::MaxParallelism {
                 vertex: vertex.name.clone(),
                 before: former.max_parallelism,
@@ -211,8 +239,18 @@ impl<'a> Former<'a> {
 
     fn splits(&self, vertex: &Vertex) -> Option<Vec<SplitState>> {
         let uid = &vertex.source.as_ref()?.uid;
-        let former = self.manifest.vertices.iter().find(|f| f.source.as_ref() == Some(uid))?;
-        Some(former.subtasks.iter().flat_map(|s| s.source.iter().cloned()).collect())
+        let former = self
+            .manifest
+            .vertices
+            .iter()
+            .find(|f| f.source.as_ref() == Some(uid))?;
+        Some(
+            former
+                .subtasks
+                .iter()
+                .flat_map(|s| s.source.iter().cloned())
+                .collect(),
+        )
     }
 
     fn sinks(&self, vertex: &Vertex, subtask: u32, parallelism: u32) -> Vec<SinkState> {
@@ -228,7 +266,10 @@ impl<'a> Former<'a> {
                 }
             }
             if !committables.is_empty() {
-                result.push(SinkState { uid: sink.uid.clone(), committables });
+                result.push(SinkState {
+                    uid: sink.uid.clone(),
+                    committables,
+                });
             }
         }
         result
@@ -245,12 +286,19 @@ impl<'a> Former<'a> {
                 StateKind::Broadcast => parts[subtask as usize % parts.len()].to_vec(),
                 _ => {
                     let all = parts.into_iter().flatten();
-                    all.skip(subtask as usize).step_by(parallelism as usize).cloned().collect()
+                    all.skip(subtask as usize)
+                        .step_by(parallelism as usize)
+                        .cloned()
+                        .collect()
                 }
             };
             if !items.is_empty() {
                 let (operator_uid, state) = (state.operator_uid.clone(), state.name.clone());
-                result.push(OperatorStatePart { operator_uid, state, items });
+                result.push(OperatorStatePart {
+                    operator_uid,
+                    state,
+                    items,
+                });
             }
         }
         result
@@ -258,7 +306,12 @@ impl<'a> Former<'a> {
 
     /// The parts of one operator state, by former subtask; those without it are left out.
     fn parts_of(&self, state: &StateRecord) -> Vec<&'a [Vec<u8>]> {
-        let parts = self.manifest.vertices.iter().flat_map(|f| &f.subtasks).flat_map(|s| &s.operators);
+        let parts = self
+            .manifest
+            .vertices
+            .iter()
+            .flat_map(|f| &f.subtasks)
+            .flat_map(|s| &s.operators);
         parts
             .filter(|part| part.operator_uid == state.operator_uid && part.state == state.name)
             .map(|part| part.items.as_slice())
@@ -266,18 +319,35 @@ impl<'a> Former<'a> {
     }
 
     fn keyed(&self, range: KeyGroupRange) -> Vec<KeyedHandle> {
-        let handles = self.keyed.iter().flat_map(|f| &f.subtasks).flat_map(|s| &s.keyed);
-        handles.filter(|handle| handle.key_groups.overlaps(range)).cloned().collect()
+        let handles = self
+            .keyed
+            .iter()
+            .flat_map(|f| &f.subtasks)
+            .flat_map(|s| &s.keyed);
+        handles
+            .filter(|handle| handle.key_groups.overlaps(range))
+            .cloned()
+            .collect()
     }
 }
 
 fn check_same_type(before: &StateRecord, now: &StateRecord) -> Result<(), RestoreError> {
     let changed = |what, before_text: String, now_text: String| {
         let (operator, state) = (now.operator_uid.clone(), now.name.clone());
-        Err(RestoreError::StateChanged { operator, state, what, before: before_text, now: now_text })
+        Err(RestoreError::StateChanged {
+            operator,
+            state,
+            what,
+            before: before_text,
+            now: now_text,
+        })
     };
     if before.kind != now.kind {
-        return changed("kind", format!("{:?}", before.kind), format!("{:?}", now.kind));
+        return changed(
+            "kind",
+            format!("{:?}", before.kind),
+            format!("{:?}", now.kind),
+        );
     }
     for (what, a, b) in [
         ("key type", &before.key_schema, &now.key_schema),
@@ -293,12 +363,24 @@ fn check_same_type(before: &StateRecord, now: &StateRecord) -> Result<(), Restor
 
 /// Refuses state whose owner the job no longer has.
 fn check_nothing_left(manifest: &Manifest, graph: &JobGraph) -> Result<(), RestoreError> {
-    let operators: HashSet<&str> =
-        graph.vertices.iter().flat_map(|v| &v.operators).map(|o| o.uid.as_str()).collect();
-    let sources: HashSet<&str> =
-        graph.vertices.iter().filter_map(|v| v.source.as_ref()).map(|s| s.uid.as_str()).collect();
-    let sinks: HashSet<&str> =
-        graph.vertices.iter().flat_map(|v| &v.sinks).map(|s| s.uid.as_str()).collect();
+    let operators: HashSet<&str> = graph
+        .vertices
+        .iter()
+        .flat_map(|v| &v.operators)
+        .map(|o| o.uid.as_str())
+        .collect();
+    let sources: HashSet<&str> = graph
+        .vertices
+        .iter()
+        .filter_map(|v| v.source.as_ref())
+        .map(|s| s.uid.as_str())
+        .collect();
+    let sinks: HashSet<&str> = graph
+        .vertices
+        .iter()
+        .flat_map(|v| &v.sinks)
+        .map(|s| s.uid.as_str())
+        .collect();
     let states: HashSet<(String, String)> = graph
         .vertices
         .iter()
@@ -309,7 +391,12 @@ fn check_nothing_left(manifest: &Manifest, graph: &JobGraph) -> Result<(), Resto
     for former in &manifest.vertices {
         let gone = |what, uid: &str| {
             let (uid, vertex) = (uid.to_owned(), former.name.clone());
-            Err(RestoreError::Gone { what, uid, vertex, checkpoint })
+            Err(RestoreError::Gone {
+                what,
+                uid,
+                vertex,
+                checkpoint,
+            })
         };
         if let Some(uid) = former.source.as_deref()
             && !sources.contains(uid)
@@ -322,13 +409,21 @@ fn check_nothing_left(manifest: &Manifest, graph: &JobGraph) -> Result<(), Resto
                 return gone("sink", &sink.uid);
             }
         }
-        for state in former.states.iter().filter(|state| has_state(former, state)) {
+        for state in former
+            .states
+            .iter()
+            .filter(|state| has_state(former, state))
+        {
             if !operators.contains(state.operator_uid.as_str()) {
                 return gone("operator", &state.operator_uid);
             }
             if !states.contains(&(state.operator_uid.clone(), state.name.clone())) {
                 let (operator, state) = (state.operator_uid.clone(), state.name.clone());
-                return Err(RestoreError::StateGone { operator, state, checkpoint });
+                return Err(RestoreError::StateGone {
+                    operator,
+                    state,
+                    checkpoint,
+                });
             }
         }
     }

@@ -97,7 +97,12 @@ impl KeyedHandle {
     /// A handle for bytes that are (or are about to be) at `location`.
     #[must_use]
     pub fn new(key_groups: KeyGroupRange, bytes: &[u8], location: StateLocation) -> Self {
-        Self { key_groups, location, bytes: bytes.len() as u64, checksum: xxh3_64(bytes) }
+        Self {
+            key_groups,
+            location,
+            bytes: bytes.len() as u64,
+            checksum: xxh3_64(bytes),
+        }
     }
 
     /// A handle that holds the bytes itself.
@@ -105,7 +110,12 @@ impl KeyedHandle {
     pub fn inline(key_groups: KeyGroupRange, bytes: Vec<u8>) -> Self {
         let checksum = xxh3_64(&bytes);
         let len = bytes.len() as u64;
-        Self { key_groups, location: StateLocation::Inline(bytes), bytes: len, checksum }
+        Self {
+            key_groups,
+            location: StateLocation::Inline(bytes),
+            bytes: len,
+            checksum,
+        }
     }
 
     /// Checks bytes that were read from the location.
@@ -116,11 +126,17 @@ impl KeyedHandle {
     pub fn verify(&self, bytes: &[u8]) -> Result<(), Damaged> {
         let actual = bytes.len() as u64;
         if actual != self.bytes {
-            return Err(Damaged::Size { expected: self.bytes, actual });
+            return Err(Damaged::Size {
+                expected: self.bytes,
+                actual,
+            });
         }
         let actual = xxh3_64(bytes);
         if actual != self.checksum {
-            return Err(Damaged::Checksum { expected: self.checksum, actual });
+            return Err(Damaged::Checksum {
+                expected: self.checksum,
+                actual,
+            });
         }
         Ok(())
     }
@@ -144,9 +160,23 @@ impl SubtaskState {
     /// The bytes of state it stands for, wherever they are.
     #[must_use]
     pub fn byte_size(&self) -> u64 {
-        let splits: usize = self.source.iter().map(|s| s.split.len() + s.state.len()).sum();
-        let sinks: usize = self.sinks.iter().flat_map(|s| &s.committables).map(Vec::len).sum();
-        let operators: usize = self.operators.iter().flat_map(|o| &o.items).map(Vec::len).sum();
+        let splits: usize = self
+            .source
+            .iter()
+            .map(|s| s.split.len() + s.state.len())
+            .sum();
+        let sinks: usize = self
+            .sinks
+            .iter()
+            .flat_map(|s| &s.committables)
+            .map(Vec::len)
+            .sum();
+        let operators: usize = self
+            .operators
+            .iter()
+            .flat_map(|o| &o.items)
+            .map(Vec::len)
+            .sum();
         let keyed: u64 = self.keyed.iter().map(|handle| handle.bytes).sum();
         (splits + sinks + operators) as u64 + keyed
     }
@@ -159,8 +189,14 @@ mod tests {
     #[test]
     fn bytes_are_base64_in_json() {
         let state = SubtaskState {
-            source: vec![SplitState { split: "0".into(), state: vec![0xff, 0] }],
-            keyed: vec![KeyedHandle::inline(KeyGroupRange { start: 0, end: 4 }, b"abc".to_vec())],
+            source: vec![SplitState {
+                split: "0".into(),
+                state: vec![0xff, 0],
+            }],
+            keyed: vec![KeyedHandle::inline(
+                KeyGroupRange { start: 0, end: 4 },
+                b"abc".to_vec(),
+            )],
             ..SubtaskState::default()
         };
         let json = serde_json::to_string(&state).unwrap();
@@ -175,6 +211,9 @@ mod tests {
         let handle = KeyedHandle::inline(KeyGroupRange { start: 0, end: 4 }, b"abc".to_vec());
         handle.verify(b"abc").unwrap();
         assert!(matches!(handle.verify(b"ab"), Err(Damaged::Size { .. })));
-        assert!(matches!(handle.verify(b"abd"), Err(Damaged::Checksum { .. })));
+        assert!(matches!(
+            handle.verify(b"abd"),
+            Err(Damaged::Checksum { .. })
+        ));
     }
 }

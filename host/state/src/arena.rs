@@ -53,17 +53,24 @@ impl KeyHash {
 
     /// The group of the key: the same as [`KeyGroup::of`].
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below a u32")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the remainder is below a u32"
+    )]
     pub(crate) const fn group(self, max_parallelism: u32) -> KeyGroup {
         KeyGroup((self.0 % max_parallelism as u64) as u32)
     }
 
     /// All keys of a group agree in their remainder, so that the bits have to be mixed once more.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the upper half of a u64")]
     pub(crate) fn with(self, state: u16, subkey: &[u8]) -> u32 {
-        let subkey = if subkey.is_empty() { 0 } else { xxh3_64(subkey) };
-        let mixed = self.0 ^ subkey.rotate_left(23) ^ u64::from(state).wrapping_mul(0xA24B_AED4_963E_E407);
+        let subkey = if subkey.is_empty() {
+            0
+        } else {
+            xxh3_64(subkey)
+        };
+        let mixed =
+            self.0 ^ subkey.rotate_left(23) ^ u64::from(state).wrapping_mul(0xA24B_AED4_963E_E407);
         let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0x9FB2_1C65_1E98_DF25);
         (mixed >> 32) as u32
     }
@@ -132,9 +139,11 @@ const fn spread(hash: u32) -> u64 {
     (hash as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
+#[inline]
 fn header(block: &[u8], position: usize) -> Header {
-    let raw: &[u8; HEADER] =
-        block[position..].first_chunk().expect("invariant 1: a header at every position");
+    let raw: &[u8; HEADER] = block[position..]
+        .first_chunk()
+        .expect("invariant 1: a header at every position");
     let short = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
     let long = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
     Header {
@@ -147,6 +156,7 @@ fn header(block: &[u8], position: usize) -> Header {
     }
 }
 
+#[inline]
 fn entry(block: &[u8], position: usize) -> EntryRef<'_> {
     let head = header(block, position);
     let expiry = match block[position + HEADER..].first_chunk::<EXPIRY>() {
@@ -155,7 +165,15 @@ fn entry(block: &[u8], position: usize) -> EntryRef<'_> {
     };
     let (key, rest) = block[position + head.prefix()..].split_at(head.key);
     let (subkey, rest) = rest.split_at(head.subkey);
-    EntryRef { id: Id { state: head.state, key, subkey }, value: &rest[..head.value], expiry }
+    EntryRef {
+        id: Id {
+            state: head.state,
+            key,
+            subkey,
+        },
+        value: &rest[..head.value],
+        expiry,
+    }
 }
 
 impl Arena {
@@ -181,7 +199,34 @@ impl Arena {
     }
 
     pub(crate) fn get(&self, hash: u32, id: Id<'_>) -> Option<EntryRef<'_>> {
-        self.find(hash, id).map(|position| entry(&self.block, position))
+        self.find(hash, id)
+            .map(|position| entry(&self.block, position))
+    }
+
+    /// Where an entry with this hash may be, without looking at it. A batch of reads asks for all of
+    /// its candidates first, so that the waits for memory overlap.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u32) -> Option<u32> {
+        self.index
+            .find(spread(hash), |slot| slot.hash == hash)
+            .map(|slot| slot.position)
+    }
+
+    /// Brings the memory behind a candidate near, so that a write finds it there.
+    #[inline]
+    pub(crate) fn touch(&self, candidate: u32) {
+        std::hint::black_box(self.block.get(candidate as usize + HEADER).copied());
+    }
+
+    /// The entry, which is most probably at the candidate's position.
+    #[inline]
+    pub(crate) fn get_at(&self, candidate: u32, hash: u32, id: Id<'_>) -> Option<EntryRef<'_>> {
+        let entry = entry(&self.block, candidate as usize);
+        if entry.id == id {
+            Some(entry)
+        } else {
+            self.get(hash, id)
+        }
     }
 
     /// The position of an entry, for [`Arena::at`].
@@ -206,7 +251,8 @@ impl Arena {
         let Some(position) = self.find(hash, id) else {
             let position = self.append(id, value, expiry, value.len())?;
             let slot = Slot { hash, position };
-            self.index.insert_unique(spread(hash), slot, |slot| spread(slot.hash));
+            self.index
+                .insert_unique(spread(hash), slot, |slot| spread(slot.hash));
             return Ok(Written::New);
         };
         let head = header(&self.block, position);
@@ -219,7 +265,10 @@ impl Arena {
         let moved = self.append(id, value, expiry, capacity)?;
         self.mark_dead(position);
         let same = |slot: &Slot| slot.position as usize == position;
-        let slot = self.index.find_mut(spread(hash), same).expect("invariant 1: a live entry has a slot");
+        let slot = self
+            .index
+            .find_mut(spread(hash), same)
+            .expect("invariant 1: a live entry has a slot");
         slot.position = moved;
         Ok(Written::Replaced)
     }
@@ -249,7 +298,19 @@ impl Arena {
 
     /// All live entries with their positions, in the order in which they were written.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, EntryRef<'_>)> {
-        self.iter_from(0).filter(|(_, entry)| entry.id.state != DEAD)
+        self.iter_from(0)
+            .filter(|(_, entry)| entry.id.state != DEAD)
+    }
+
+    /// The positions of all live entries, in an order that depends on nothing but their identities.
+    /// (By hash: comparing keys would take several times as long.)
+    pub(crate) fn ordered(&self) -> Vec<u32> {
+        let mut slots: Vec<Slot> = self.index.iter().copied().collect();
+        slots.sort_unstable_by(|a, b| {
+            let id = |slot: &Slot| entry(&self.block, slot.position as usize).id;
+            a.hash.cmp(&b.hash).then_with(|| id(a).cmp(&id(b)))
+        });
+        slots.into_iter().map(|slot| slot.position).collect()
     }
 
     /// All entries, dead ones included, from a position on.
@@ -373,7 +434,14 @@ mod tests {
     use super::*;
 
     fn id(key: &[u8]) -> (u32, Id<'_>) {
-        (KeyHash::of(key).with(3, b"s"), Id { state: 3, key, subkey: b"s" })
+        (
+            KeyHash::of(key).with(3, b"s"),
+            Id {
+                state: 3,
+                key,
+                subkey: b"s",
+            },
+        )
     }
 
     #[test]
@@ -383,7 +451,7 @@ mod tests {
         let other = id(b"other");
         arena.put(other.0, other.1, b"unchanged", NEVER).unwrap();
         for len in [0, 5, 3, 200, 0, 1000, 7] {
-            let value = vec![len as u8; len];
+            let value = vec![7; len];
             arena.put(hash, key, &value, NEVER).unwrap();
             assert_eq!(arena.get(hash, key).unwrap().value, value);
             assert_eq!(arena.len(), 2);
@@ -416,7 +484,10 @@ mod tests {
         for n in 0u32..10_000 {
             let key = n.to_le_bytes();
             let (hash, id) = id(&key);
-            assert_eq!(arena.get(hash, id).map(|e| e.value), (n % 10 == 0).then_some(&key[..]));
+            assert_eq!(
+                arena.get(hash, id).map(|e| e.value),
+                (n % 10 == 0).then_some(&key[..])
+            );
         }
     }
 }

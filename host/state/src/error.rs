@@ -93,7 +93,9 @@ pub enum StateError {
         bytes: usize,
     },
     /// A snapshot holds a state that the vertex does not have.
-    #[error("the snapshot holds state \"{state}\" of operator \"{operator}\", which the vertex does not have")]
+    #[error(
+        "the snapshot holds state \"{state}\" of operator \"{operator}\", which the vertex does not have"
+    )]
     NotRestored {
         /// The operator's uid.
         operator: String,

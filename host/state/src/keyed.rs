@@ -38,11 +38,14 @@ impl StateNames {
         let states = vertex.states.iter().map(|state| StateName {
             operator: state.operator,
             name: state.name.clone(),
-            keyed: state.kind.is_keyed()
-                && (state.operator as usize) < vertex.operators.len(),
+            keyed: state.kind.is_keyed() && (state.operator as usize) < vertex.operators.len(),
         });
         Arc::new(Self {
-            operators: vertex.operators.iter().map(|operator| operator.uid.clone()).collect(),
+            operators: vertex
+                .operators
+                .iter()
+                .map(|operator| operator.uid.clone())
+                .collect(),
             states: states.collect(),
         })
     }
@@ -131,18 +134,28 @@ impl KeyedState {
         unknown: UnknownState,
     ) -> Result<(), StateError> {
         match record {
-            GroupRecord::Entry { state, key, subkey, value, expiry } => {
-                match mapping.states.get(state as usize).copied().flatten() {
-                    Some(state) => self.store.write(Id { state, key, subkey }, Some(value), expiry),
-                    None => unknown.judge(|| reader.state_name(state)),
-                }
-            }
-            GroupRecord::Timer { operator, domain, timestamp, key, namespace } => {
-                match mapping.operators.get(operator as usize).copied().flatten() {
-                    Some(operator) => self.timers.set(domain, operator, timestamp, key, namespace),
-                    None => unknown.judge(|| (reader.operator_uid(operator), "timers".to_owned())),
-                }
-            }
+            GroupRecord::Entry {
+                state,
+                key,
+                subkey,
+                value,
+                expiry,
+            } => match mapping.states.get(state as usize).copied().flatten() {
+                Some(state) => self
+                    .store
+                    .write(Id { state, key, subkey }, Some(value), expiry),
+                None => unknown.judge(|| reader.state_name(state)),
+            },
+            GroupRecord::Timer {
+                operator,
+                domain,
+                timestamp,
+                key,
+                namespace,
+            } => match mapping.operators.get(operator as usize).copied().flatten() {
+                Some(operator) => self.timers.set(domain, operator, timestamp, key, namespace),
+                None => unknown.judge(|| (reader.operator_uid(operator), "timers".to_owned())),
+            },
         }
     }
 }
@@ -155,15 +168,29 @@ struct Mapping {
 
 impl Mapping {
     fn new(reader: &SnapshotReader<'_>, names: &StateNames) -> Self {
-        let operators: HashMap<&str, u32> =
-            (0u32..).zip(names.operators()).map(|(n, uid)| (uid.as_str(), n)).collect();
+        let operators: HashMap<&str, u32> = (0u32..)
+            .zip(names.operators())
+            .map(|(n, uid)| (uid.as_str(), n))
+            .collect();
         let states: HashMap<(&str, &str), u16> = (0u16..)
             .zip(names.states())
             .filter(|(_, state)| state.keyed)
-            .map(|(n, s)| ((names.operators()[s.operator as usize].as_str(), s.name.as_str()), n))
+            .map(|(n, s)| {
+                (
+                    (
+                        names.operators()[s.operator as usize].as_str(),
+                        s.name.as_str(),
+                    ),
+                    n,
+                )
+            })
             .collect();
         Self {
-            operators: reader.operators().iter().map(|o| operators.get(o.as_str()).copied()).collect(),
+            operators: reader
+                .operators()
+                .iter()
+                .map(|o| operators.get(o.as_str()).copied())
+                .collect(),
             states: reader
                 .states()
                 .iter()

@@ -6,9 +6,10 @@
 //! # Invariants
 //!
 //! 1. A timer is identified by operator, domain, key, namespace and time; setting it twice is once.
-//! 2. A batch holds timers of one operator in order of (time, key, namespace). All that are due of
-//!    an operator come before those of the next: what an operator emits from its timers reaches the
-//!    next before that one's own timers run, as if they were separate tasks.
+//! 2. A batch holds timers of one operator in time order; those of the same time in an order that
+//!    depends on nothing but themselves, so that a job behaves the same after a recovery. All that
+//!    are due of an operator come before those of the next: what an operator emits from its timers
+//!    reaches the next before that one's own timers run, as if they were separate tasks.
 //! 3. What was taken is gone.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -17,7 +18,7 @@ use tidemill_types::{KeyGroup, KeyGroupRange, TimeDomain, TimerBatch};
 
 use crate::{
     NEVER, StateError,
-    arena::{Arena, ArenaFull, Id, KeyHash, Written},
+    arena::{Arena, ArenaFull, EntryRef, Id, KeyHash, Written},
     store::check_key,
 };
 
@@ -44,11 +45,17 @@ struct Queue {
 /// no values.
 #[derive(Debug, Clone)]
 enum Bucket {
-    One { key: Box<[u8]>, namespace: Box<[u8]> },
+    One {
+        key: Box<[u8]>,
+        namespace: Box<[u8]>,
+    },
     Many(Arc<Arena>),
     /// Some were taken: positions of what is left, in reverse order. Those of timers that were
     /// deleted meanwhile are still among them.
-    Taking { table: Arc<Arena>, left: Vec<u32> },
+    Taking {
+        table: Arc<Arena>,
+        left: Vec<u32>,
+    },
 }
 
 /// The timers of a moment.
@@ -91,7 +98,10 @@ impl TimerService {
     /// many.
     pub fn set_many(&mut self, timers: &TimerBatch) -> Result<(), StateError> {
         for index in 0..timers.len() {
-            let key = timers.keys.get(index).ok_or(StateError::NoKey { entry: index })?;
+            let key = timers
+                .keys
+                .get(index)
+                .ok_or(StateError::NoKey { entry: index })?;
             let (at, namespace) = (timers.timestamps[index], timers.namespace(index));
             self.set(timers.domain, timers.operator, at, key, namespace)?;
         }
@@ -105,9 +115,15 @@ impl TimerService {
     /// [`StateError`] when there is no such operator or a key is missing.
     pub fn delete_many(&mut self, timers: &TimerBatch) -> Result<(), StateError> {
         for index in 0..timers.len() {
-            let key = timers.keys.get(index).ok_or(StateError::NoKey { entry: index })?;
+            let key = timers
+                .keys
+                .get(index)
+                .ok_or(StateError::NoKey { entry: index })?;
             let (at, namespace) = (timers.timestamps[index], timers.namespace(index));
-            if self.queue(timers.domain, timers.operator)?.delete(at, key, namespace) {
+            if self
+                .queue(timers.domain, timers.operator)?
+                .delete(at, key, namespace)
+            {
                 self.len -= 1;
             }
         }
@@ -119,6 +135,10 @@ impl TimerService {
     /// # Errors
     ///
     /// As [`TimerService::set_many`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a timer, one by one"
+    )]
     pub fn set(
         &mut self,
         domain: TimeDomain,
@@ -131,7 +151,10 @@ impl TimerService {
         check_key("namespace", namespace)?;
         let group = KeyGroup::of(key, self.max_parallelism);
         if !self.range.contains(group) {
-            return Err(StateError::NotOwned { group, owned: self.range });
+            return Err(StateError::NotOwned {
+                group,
+                owned: self.range,
+            });
         }
         let too_many = StateError::TooManyTimers { limit: TIMERS_MAX };
         if self.len >= TIMERS_MAX {
@@ -170,7 +193,9 @@ impl TimerService {
 
     fn pop_due(&mut self, domain: TimeDomain, until: i64, max: usize) -> Option<TimerBatch> {
         let queues = self.queues(domain);
-        let ready = queues.iter().position(|queue| queue.first().is_some_and(|at| at <= until))?;
+        let ready = queues
+            .iter()
+            .position(|queue| queue.first().is_some_and(|at| at <= until))?;
         let operator = u32::try_from(ready).expect("a vertex has few operators");
         let mut batch = TimerBatch::new(domain, operator);
         let queue = &mut queues[ready];
@@ -189,15 +214,29 @@ impl TimerService {
     fn queue(&mut self, domain: TimeDomain, operator: u32) -> Result<&mut Queue, StateError> {
         let queues = self.queues(domain);
         let operators = queues.len();
-        queues.get_mut(operator as usize).ok_or(StateError::UnknownOperator { operator, operators })
+        queues
+            .get_mut(operator as usize)
+            .ok_or(StateError::UnknownOperator {
+                operator,
+                operators,
+            })
     }
 
     /// The timers as they are now.
     pub(crate) fn image(&self) -> TimerImage {
-        let event = (0u32..).zip(&self.event).map(|(n, q)| (n, TimeDomain::EventTime, q));
-        let processing = (0u32..).zip(&self.processing).map(|(n, q)| (n, TimeDomain::ProcessingTime, q));
-        let queues = event.chain(processing).filter(|(_, _, queue)| !queue.due.is_empty());
-        TimerImage { queues: queues.map(|(n, d, q)| (n, d, q.clone())).collect(), len: self.len }
+        let event = (0u32..)
+            .zip(&self.event)
+            .map(|(n, q)| (n, TimeDomain::EventTime, q));
+        let processing = (0u32..)
+            .zip(&self.processing)
+            .map(|(n, q)| (n, TimeDomain::ProcessingTime, q));
+        let queues = event
+            .chain(processing)
+            .filter(|(_, _, queue)| !queue.due.is_empty());
+        TimerImage {
+            queues: queues.map(|(n, d, q)| (n, d, q.clone())).collect(),
+            len: self.len,
+        }
     }
 }
 
@@ -234,7 +273,10 @@ impl Queue {
     fn set(&mut self, at: i64, key: &[u8], namespace: &[u8]) -> Result<Written, ArenaFull> {
         match self.due.get_mut(&at) {
             None => {
-                let one = Bucket::One { key: key.into(), namespace: namespace.into() };
+                let one = Bucket::One {
+                    key: key.into(),
+                    namespace: namespace.into(),
+                };
                 self.due.insert(at, one);
                 Ok(Written::New)
             }
@@ -243,7 +285,9 @@ impl Queue {
     }
 
     fn delete(&mut self, at: i64, key: &[u8], namespace: &[u8]) -> bool {
-        let Some(bucket) = self.due.get_mut(&at) else { return false };
+        let Some(bucket) = self.due.get_mut(&at) else {
+            return false;
+        };
         let deleted = bucket.delete(key, namespace);
         if deleted && bucket.is_empty() {
             self.due.remove(&at);
@@ -266,14 +310,24 @@ impl Queue {
 
 /// The identity of a timer in a table, with its hash.
 fn identity<'a>(key: &'a [u8], namespace: &'a [u8]) -> (u32, Id<'a>) {
-    (KeyHash::of(key).with(0, namespace), Id { state: 0, key, subkey: namespace })
+    (
+        KeyHash::of(key).with(0, namespace),
+        Id {
+            state: 0,
+            key,
+            subkey: namespace,
+        },
+    )
 }
 
 impl Bucket {
     fn set(&mut self, key: &[u8], namespace: &[u8]) -> Result<Written, ArenaFull> {
         let (hash, id) = identity(key, namespace);
         match self {
-            Self::One { key: k, namespace: n } => {
+            Self::One {
+                key: k,
+                namespace: n,
+            } => {
                 if **k == *key && **n == *namespace {
                     return Ok(Written::Replaced);
                 }
@@ -299,7 +353,9 @@ impl Bucket {
                 table.put(hash, id, &[], NEVER)?;
                 let position = table.position(hash, id).ok_or(ArenaFull)?;
                 left.retain(|&p| table.at(p).is_some());
-                let place = left.partition_point(|&p| table.at(p).is_some_and(|e| e.id > id));
+                let later =
+                    |e: EntryRef<'_>| (identity(e.id.key, e.id.subkey).0, e.id) > (hash, id);
+                let place = left.partition_point(|&p| table.at(p).is_some_and(later));
                 left.insert(place, position);
                 Ok(Written::New)
             }
@@ -309,7 +365,10 @@ impl Bucket {
     fn delete(&mut self, key: &[u8], namespace: &[u8]) -> bool {
         let (hash, id) = identity(key, namespace);
         match self {
-            Self::One { key: k, namespace: n } => {
+            Self::One {
+                key: k,
+                namespace: n,
+            } => {
                 let same = **k == *key && **n == *namespace;
                 if same {
                     *self = Self::Many(Arc::default());
@@ -340,16 +399,18 @@ impl Bucket {
                 true
             }
             Self::Many(table) => {
-                let mut left: Vec<_> = table.iter().collect();
-                left.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.id));
+                let mut left = table.ordered();
                 if left.len() <= max.saturating_sub(batch.len()) {
-                    for (_, entry) in left.into_iter().rev() {
+                    for entry in left.into_iter().filter_map(|position| table.at(position)) {
                         batch.push(at, entry.id.key, entry.id.subkey);
                     }
                     return true;
                 }
-                let left = left.into_iter().map(|(position, _)| position).collect();
-                *self = Self::Taking { table: Arc::clone(table), left };
+                left.reverse();
+                *self = Self::Taking {
+                    table: Arc::clone(table),
+                    left,
+                };
                 self.take(at, max, batch)
             }
             Self::Taking { table, left } => {
@@ -357,7 +418,9 @@ impl Bucket {
                 while batch.len() < max
                     && let Some(position) = left.pop()
                 {
-                    let Some(entry) = table.at(position) else { continue };
+                    let Some(entry) = table.at(position) else {
+                        continue;
+                    };
                     batch.push(at, entry.id.key, entry.id.subkey);
                     table.remove_at(position);
                 }

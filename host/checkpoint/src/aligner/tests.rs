@@ -9,7 +9,10 @@ fn id(n: u64) -> CheckpointId {
 }
 
 fn complete(n: u64, unblock: &[usize]) -> AlignDecision {
-    AlignDecision::Complete { checkpoint: id(n), unblock: unblock.to_vec() }
+    AlignDecision::Complete {
+        checkpoint: id(n),
+        unblock: unblock.to_vec(),
+    }
 }
 
 #[test]
@@ -23,9 +26,15 @@ fn a_single_channel_is_never_blocked() {
 #[test]
 fn channels_wait_for_each_other() {
     let mut aligner = Aligner::new(3, AlignmentMode::ExactlyOnce);
-    assert_eq!(aligner.barrier(1, id(1)), [AlignDecision::Block { channel: 1 }]);
+    assert_eq!(
+        aligner.barrier(1, id(1)),
+        [AlignDecision::Block { channel: 1 }]
+    );
     assert!(aligner.is_blocked(1) && !aligner.is_blocked(0));
-    assert_eq!(aligner.barrier(0, id(1)), [AlignDecision::Block { channel: 0 }]);
+    assert_eq!(
+        aligner.barrier(0, id(1)),
+        [AlignDecision::Block { channel: 0 }]
+    );
     assert_eq!(aligner.barrier(2, id(1)), [complete(1, &[0, 1, 2])]);
     assert!((0..3).all(|channel| !aligner.is_blocked(channel)));
 }
@@ -46,7 +55,10 @@ fn a_newer_barrier_gives_the_older_checkpoint_up() {
     let mut aligner = Aligner::new(2, AlignmentMode::ExactlyOnce);
     aligner.barrier(0, id(1));
     let decisions = aligner.barrier(1, id(2));
-    let abort = AlignDecision::Abort { checkpoint: id(1), unblock: vec![0] };
+    let abort = AlignDecision::Abort {
+        checkpoint: id(1),
+        unblock: vec![0],
+    };
     assert_eq!(decisions, [abort, AlignDecision::Block { channel: 1 }]);
     assert_eq!(aligner.barrier(0, id(1)), [], "stale");
     assert_eq!(aligner.barrier(0, id(2)), [complete(2, &[0, 1])]);
@@ -56,16 +68,25 @@ fn a_newer_barrier_gives_the_older_checkpoint_up() {
 fn a_cancelled_checkpoint_blocks_nobody() {
     let mut aligner = Aligner::new(2, AlignmentMode::ExactlyOnce);
     aligner.barrier(0, id(1));
-    let abort = AlignDecision::Abort { checkpoint: id(1), unblock: vec![0] };
+    let abort = AlignDecision::Abort {
+        checkpoint: id(1),
+        unblock: vec![0],
+    };
     assert_eq!(aligner.cancelled(id(1)), [abort]);
     assert_eq!(aligner.cancelled(id(1)), []);
     assert_eq!(aligner.barrier(1, id(1)), []);
     assert_eq!(aligner.cancelled(id(3)), [], "before any of its barriers");
-    assert_eq!(aligner.barrier(1, id(2)), [AlignDecision::Block { channel: 1 }]);
+    assert_eq!(
+        aligner.barrier(1, id(2)),
+        [AlignDecision::Block { channel: 1 }]
+    );
     assert_eq!(aligner.barrier(0, id(2)), [complete(2, &[0, 1])]);
     assert_eq!(aligner.barrier(0, id(3)), []);
     assert_eq!(aligner.barrier(1, id(3)), []);
-    assert_eq!(aligner.barrier(0, id(4)), [AlignDecision::Block { channel: 0 }]);
+    assert_eq!(
+        aligner.barrier(0, id(4)),
+        [AlignDecision::Block { channel: 0 }]
+    );
 }
 
 #[test]
@@ -118,10 +139,16 @@ impl Model {
         let checkpoints = rng.random_range(1..6);
         for channel in 0..channels {
             // A channel may end before the last barriers.
-            let last = if rng.random_bool(0.2) { rng.random_range(0..=checkpoints) } else { checkpoints };
+            let last = if rng.random_bool(0.2) {
+                rng.random_range(0..=checkpoints)
+            } else {
+                checkpoints
+            };
             for checkpoint in 1..=last {
                 model.write_records(rng, channel);
-                model.before.insert((channel, checkpoint), model.written[channel]);
+                model
+                    .before
+                    .insert((channel, checkpoint), model.written[channel]);
                 // One barrier may be lost, as when its sender gave the checkpoint up.
                 if rng.random_bool(0.97) {
                     model.channels[channel].push_back(Element::Barrier(checkpoint));
@@ -140,8 +167,9 @@ impl Model {
     }
 
     fn step(&mut self, rng: &mut StdRng) -> bool {
-        let open: Vec<_> =
-            (0..self.channels.len()).filter(|&c| !self.blocked[c] && !self.ended[c]).collect();
+        let open: Vec<_> = (0..self.channels.len())
+            .filter(|&c| !self.blocked[c] && !self.ended[c])
+            .collect();
         if open.is_empty() {
             return false;
         }
@@ -174,19 +202,33 @@ impl Model {
                     assert!(!self.blocked[channel], "blocked twice");
                     self.blocked[channel] = true;
                 }
-                AlignDecision::Abort { checkpoint, unblock } => {
+                AlignDecision::Abort {
+                    checkpoint,
+                    unblock,
+                } => {
                     self.aborted.push(checkpoint.0);
-                    unblock.into_iter().for_each(|channel| self.blocked[channel] = false);
+                    unblock
+                        .into_iter()
+                        .for_each(|channel| self.blocked[channel] = false);
                 }
-                AlignDecision::Complete { checkpoint, unblock } => {
+                AlignDecision::Complete {
+                    checkpoint,
+                    unblock,
+                } => {
                     self.check_snapshot(checkpoint.0);
                     self.finished.push(checkpoint.0);
-                    unblock.into_iter().for_each(|channel| self.blocked[channel] = false);
+                    unblock
+                        .into_iter()
+                        .for_each(|channel| self.blocked[channel] = false);
                 }
             }
         }
         for channel in 0..self.channels.len() {
-            assert_eq!(self.blocked[channel], self.aligner.is_blocked(channel), "channel {channel}");
+            assert_eq!(
+                self.blocked[channel],
+                self.aligner.is_blocked(channel),
+                "channel {channel}"
+            );
         }
     }
 
@@ -198,9 +240,15 @@ impl Model {
             };
             let exact = self.aligner.mode == AlignmentMode::ExactlyOnce && !self.ended[channel];
             if exact {
-                assert_eq!(self.read[channel], expected, "channel {channel}, checkpoint {checkpoint}");
+                assert_eq!(
+                    self.read[channel], expected,
+                    "channel {channel}, checkpoint {checkpoint}"
+                );
             } else {
-                assert!(self.read[channel] >= expected, "records before the barrier are never missing");
+                assert!(
+                    self.read[channel] >= expected,
+                    "records before the barrier are never missing"
+                );
             }
         }
     }
@@ -211,14 +259,27 @@ fn every_interleaving_snapshots_exactly_the_records_before_each_barrier() {
     let mut completed = 0;
     for seed in 0..20_000 {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mode =
-            if seed % 4 == 0 { AlignmentMode::AtLeastOnce } else { AlignmentMode::ExactlyOnce };
+        let mode = if seed % 4 == 0 {
+            AlignmentMode::AtLeastOnce
+        } else {
+            AlignmentMode::ExactlyOnce
+        };
         let mut model = Model::new(&mut rng, mode);
         while model.step(&mut rng) {}
         assert!(model.ended.iter().all(|&ended| ended), "seed {seed}: stuck");
-        assert!(model.finished.is_sorted_by(|a, b| a < b), "seed {seed}: {:?}", model.finished);
-        assert!(model.finished.iter().all(|n| !model.aborted.contains(n)), "seed {seed}");
+        assert!(
+            model.finished.is_sorted_by(|a, b| a < b),
+            "seed {seed}: {:?}",
+            model.finished
+        );
+        assert!(
+            model.finished.iter().all(|n| !model.aborted.contains(n)),
+            "seed {seed}"
+        );
         completed += model.finished.len();
     }
-    assert!(completed > 20_000, "only {completed} checkpoints completed: the test tests nothing");
+    assert!(
+        completed > 20_000,
+        "only {completed} checkpoints completed: the test tests nothing"
+    );
 }

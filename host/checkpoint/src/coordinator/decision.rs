@@ -124,7 +124,11 @@ impl PublishPermit {
         kind: CheckpointKind,
         states: Vec<(TaskId, SubtaskState)>,
     ) -> Self {
-        Self { checkpoint, kind, states }
+        Self {
+            checkpoint,
+            kind,
+            states,
+        }
     }
 
     /// Its number.

@@ -7,15 +7,32 @@ use crate::fixture::{graph, manifest, state};
 
 type Restores = HashMap<(u32, u32), TaskRestore>;
 
-fn restore(before: &[u32], graph: &JobGraph, now: &[u32], allow: bool) -> Result<Restores, RestoreError> {
+fn restore(
+    before: &[u32],
+    graph: &JobGraph,
+    now: &[u32],
+    allow: bool,
+) -> Result<Restores, RestoreError> {
     let max = vec![128; now.len()];
-    assign_restore(&manifest(before), "file:///cp/chk-1/", graph, now, &max, allow)
+    assign_restore(
+        &manifest(before),
+        "file:///cp/chk-1/",
+        graph,
+        now,
+        &max,
+        allow,
+    )
 }
 
 fn items(restores: &Restores, subtask: u32, name: &str) -> Vec<String> {
     let parts = &restores[&(0, subtask)].operators;
-    let items = parts.iter().filter(|p| p.state == name).flat_map(|p| &p.items);
-    items.map(|item| String::from_utf8(item.clone()).unwrap()).collect()
+    let items = parts
+        .iter()
+        .filter(|p| p.state == name)
+        .flat_map(|p| &p.items);
+    items
+        .map(|item| String::from_utf8(item.clone()).unwrap())
+        .collect()
 }
 
 #[test]
@@ -26,7 +43,14 @@ fn at_the_same_parallelism_everyone_gets_their_own_groups_back() {
         let restore = &restores[&(1, subtask)];
         assert_eq!(restore.base, "file:///cp/chk-1");
         let range = KeyGroupRange::of_subtask(subtask, 2, 128);
-        assert_eq!(restore.keyed.iter().map(|k| k.key_groups).collect::<Vec<_>>(), [range]);
+        assert_eq!(
+            restore
+                .keyed
+                .iter()
+                .map(|k| k.key_groups)
+                .collect::<Vec<_>>(),
+            [range]
+        );
         assert_eq!(restore.source, None);
         let splits = restores[&(0, subtask)].source.as_ref().unwrap();
         assert_eq!(splits.len(), 2, "every subtask sees all splits");
@@ -44,19 +68,33 @@ fn rescaled_each_group_item_and_committable_has_one_owner() {
                 let counting = &restores[&(1, subtask)];
                 let range = KeyGroupRange::of_subtask(subtask, now, 128);
                 let covered = (range.start..range.end).map(KeyGroup).all(|group| {
-                    counting.keyed.iter().filter(|h| h.key_groups.contains(group)).count() == 1
+                    counting
+                        .keyed
+                        .iter()
+                        .filter(|h| h.key_groups.contains(group))
+                        .count()
+                        == 1
                 });
                 assert!(covered, "{before} -> {now}, subtask {subtask}");
                 assert!(counting.keyed.iter().all(|h| h.key_groups.overlaps(range)));
                 committables.extend(counting.sinks.iter().flat_map(|s| s.committables.clone()));
                 list.extend(items(&restores, subtask, "list"));
-                assert_eq!(items(&restores, subtask, "union").len(), 2 * before as usize);
+                assert_eq!(
+                    items(&restores, subtask, "union").len(),
+                    2 * before as usize
+                );
                 assert_eq!(items(&restores, subtask, "rules"), ["same"]);
             }
             assert_eq!(committables.len(), before as usize);
-            assert_eq!(committables.iter().collect::<BTreeSet<_>>().len(), before as usize);
+            assert_eq!(
+                committables.iter().collect::<BTreeSet<_>>().len(),
+                before as usize
+            );
             assert_eq!(list.len(), 2 * before as usize);
-            assert_eq!(list.iter().collect::<BTreeSet<_>>().len(), 2 * before as usize);
+            assert_eq!(
+                list.iter().collect::<BTreeSet<_>>().len(),
+                2 * before as usize
+            );
         }
     }
 }
@@ -66,7 +104,10 @@ fn a_new_source_starts_afresh() {
     let mut changed = graph();
     changed.vertices[0].source.as_mut().unwrap().uid = "other".into();
     let error = restore(&[1, 1], &changed, &[1, 1], false).unwrap_err();
-    assert!(error.to_string().contains("source \"clicks\" of \"READ\""), "{error}");
+    assert!(
+        error.to_string().contains("source \"clicks\" of \"READ\""),
+        "{error}"
+    );
     let restores = restore(&[1, 1], &changed, &[1, 1], true).unwrap();
     assert_eq!(restores[&(0, 0)].source, None);
 }
@@ -76,18 +117,33 @@ fn gone_operators_and_states_are_refused_by_name() {
     let mut changed = graph();
     changed.vertices[1].operators[0].uid = "count-op-2".into();
     let error = restore(&[1, 1], &changed, &[1, 1], false).unwrap_err();
-    assert!(error.to_string().contains("operator \"count-op\" of \"COUNT\""), "{error}");
-    assert!(restore(&[1, 1], &changed, &[1, 1], true).unwrap()[&(1, 0)].keyed.is_empty());
+    assert!(
+        error
+            .to_string()
+            .contains("operator \"count-op\" of \"COUNT\""),
+        "{error}"
+    );
+    assert!(
+        restore(&[1, 1], &changed, &[1, 1], true).unwrap()[&(1, 0)]
+            .keyed
+            .is_empty()
+    );
 
     let mut changed = graph();
     changed.vertices[1].states[0].name = "renamed".into();
     let error = restore(&[1, 1], &changed, &[1, 1], false).unwrap_err();
-    assert!(matches!(&error, RestoreError::StateGone { state, .. } if state == "counts"), "{error}");
+    assert!(
+        matches!(&error, RestoreError::StateGone { state, .. } if state == "counts"),
+        "{error}"
+    );
 
     let mut changed = graph();
     changed.vertices[1].sinks.clear();
     let error = restore(&[1, 1], &changed, &[1, 1], false).unwrap_err();
-    assert!(matches!(&error, RestoreError::Gone { what: "sink", uid, .. } if uid == "out"), "{error}");
+    assert!(
+        matches!(&error, RestoreError::Gone { what: "sink", uid, .. } if uid == "out"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -101,20 +157,56 @@ fn changed_types_are_refused_even_if_state_may_be_left_behind() {
     );
     changed.vertices[1].states[0] = state("counts", StateKind::List);
     let error = restore(&[1, 1], &changed, &[1, 1], true).unwrap_err();
-    assert!(matches!(error, RestoreError::StateChanged { what: "kind", .. }));
+    assert!(matches!(
+        error,
+        RestoreError::StateChanged { what: "kind", .. }
+    ));
 }
 
 #[test]
 fn the_number_of_key_groups_is_fixed() {
-    let error = assign_restore(&manifest(&[1, 1]), "x", &graph(), &[1, 1], &[128, 256], true).unwrap_err();
+    let error = assign_restore(
+        &manifest(&[1, 1]),
+        "x",
+        &graph(),
+        &[1, 1],
+        &[128, 256],
+        true,
+    )
+    .unwrap_err();
     assert_eq!(
         error,
-        RestoreError::MaxParallelism { vertex: "COUNT".into(), before: 128, now: 256 }
+        RestoreError::MaxParallelism {
+            vertex: "COUNT".into(),
+            before: 128,
+            now: 256
+        }
     );
     // Without keyed state it may change.
-    assign_restore(&manifest(&[1, 1]), "x", &graph(), &[1, 1], &[256, 128], true).unwrap();
-    let error = assign_restore(&manifest(&[1, 1]), "x", &graph(), &[1, 129], &[128, 128], true);
-    assert!(matches!(error, Err(RestoreError::Parallelism { parallelism: 129, .. })));
+    assign_restore(
+        &manifest(&[1, 1]),
+        "x",
+        &graph(),
+        &[1, 1],
+        &[256, 128],
+        true,
+    )
+    .unwrap();
+    let error = assign_restore(
+        &manifest(&[1, 1]),
+        "x",
+        &graph(),
+        &[1, 129],
+        &[128, 128],
+        true,
+    );
+    assert!(matches!(
+        error,
+        Err(RestoreError::Parallelism {
+            parallelism: 129,
+            ..
+        })
+    ));
 }
 
 #[test]
