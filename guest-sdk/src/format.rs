@@ -41,10 +41,15 @@ impl<'a> RawRecord<'a> {
     /// # Errors
     ///
     /// For a tombstone.
+    #[inline]
     pub fn payload(&self) -> Result<&'a [u8]> {
-        self.value
-            .ok_or_else(|| Error::new("the record has no value (a tombstone)"))
+        self.value.ok_or_else(tombstone)
     }
+}
+
+#[cold]
+fn tombstone() -> Error {
+    Error::new("the record has no value (a tombstone)")
 }
 
 /// Reads values from records.

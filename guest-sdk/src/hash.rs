@@ -13,17 +13,22 @@ fn mix(hash: u64, word: u64) -> u64 {
 #[inline]
 pub(crate) fn hash(bytes: &[u8], then: u64) -> u64 {
     let mut hash = mix(bytes.len() as u64, then);
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        hash = mix(
-            hash,
-            u64::from_le_bytes(chunk.try_into().unwrap_or_default()),
-        );
+    let mut rest = bytes;
+    while let Some((chunk, after)) = rest.split_first_chunk::<8>() {
+        hash = mix(hash, u64::from_le_bytes(*chunk));
+        rest = after;
     }
-    let mut tail = 0;
-    for byte in chunks.remainder() {
-        tail = (tail << 8) | u64::from(*byte);
-    }
-    let hash = mix(hash, tail);
+    let hash = mix(hash, tail(rest));
     hash ^ (hash >> 29)
+}
+
+/// The last bytes, fewer than eight, as a number. Read as two that may overlap: the length, which
+/// is part of the hash, says how.
+#[inline]
+fn tail(rest: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
+    }
+    rest.iter()
+        .fold(0, |tail, byte| (tail << 8) | u64::from(*byte))
 }

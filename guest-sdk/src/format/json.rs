@@ -1,5 +1,7 @@
 //! JSON, one value a record.
 
+mod fast;
+
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -41,7 +43,11 @@ impl<T: DeserializeOwned + 'static> Decode for Json<T> {
 
     #[inline]
     fn decode(&mut self, record: RawRecord<'_>) -> Result<T> {
-        Ok(serde_json::from_slice(record.payload()?)?)
+        let payload = record.payload()?;
+        match fast::read(payload) {
+            Some(value) => Ok(value),
+            None => Ok(serde_json::from_slice(payload)?),
+        }
     }
 
     fn describe(&self) -> String {

@@ -131,14 +131,16 @@ impl Assigner for Tumbling {
     }
 }
 
-/// The message for records that no time was given to.
-pub(crate) fn missing_timestamp(timestamp: i64) -> Option<String> {
-    (timestamp == NONE).then(|| {
-        "a record without timestamp came to an event-time window; give records their time with \
-         `assign_timestamps`, or use windows of processing time"
-            .to_owned()
-    })
+/// Whether a record has no time.
+#[inline]
+pub(crate) fn is_timeless(timestamp: i64) -> bool {
+    timestamp == NONE
 }
+
+/// The message for records that have no time.
+pub(crate) const TIMELESS: &str = "a record without timestamp came to an event-time window; give \
+                                   records their time with `assign_timestamps`, or use windows \
+                                   of processing time";
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::exchange;
 use crate::hash::hash;
 use crate::key::KeySelector;
-use crate::window::assigner::missing_timestamp;
+use crate::window::assigner::{TIMELESS, is_timeless};
 use crate::window::{Aggregate, Assigner, Window};
 
 /// How many (key, window) pairs are remembered from call to call.
@@ -148,8 +148,8 @@ where
     fn push(&mut self, cx: &mut Context, value: T, timestamp: i64) {
         cx.enter(self.operator);
         self.counts.records_in += 1;
-        if let Some(message) = missing_timestamp(timestamp) {
-            cx.fail(self.operator, message);
+        if is_timeless(timestamp) {
+            cx.fail(self.operator, TIMELESS.to_owned());
             return;
         }
         let Self {

@@ -21,7 +21,7 @@ use crate::keyed::{KeyedSender, KeyedStream};
 use crate::state::{Column, SlotIndex, Store};
 use crate::stream::{Data, Stream};
 use crate::timers::due_of;
-use crate::window::assigner::{domain_of, missing_timestamp};
+use crate::window::assigner::{TIMELESS, domain_of, is_timeless};
 use crate::window::combine::Combine;
 use crate::window::{Aggregate, Assigner, Reduce, Window};
 use crate::{StateValue, host, schema};
@@ -317,8 +317,8 @@ where
         for (element, timestamp) in (0_u32..).zip(&batch.timestamps) {
             let key = keys.at(element as usize).unwrap_or_default();
             let timestamp = if event_time { *timestamp } else { now };
-            if let Some(message) = missing_timestamp(timestamp) {
-                return Err(message);
+            if is_timeless(timestamp) {
+                return Err(TIMELESS.to_owned());
             }
             let Self {
                 store,

@@ -1,0 +1,660 @@
+//! A fast path for JSON as machines write it.
+//!
+//! It reads what is plain (objects, lists, whole numbers, text without escapes) and gives up on
+//! everything else, including every error; `serde_json` then reads the record from its beginning.
+//!
+//! # Invariant
+//!
+//! What this accepts, `serde_json` accepts with the same value. It may give up on anything.
+
+use serde::Deserializer;
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, EnumAccess, MapAccess, SeqAccess, VariantAccess,
+    Visitor,
+};
+
+/// Deeper records are left to `serde_json`, which has a limit of its own beyond this one.
+const DEPTH_MAX: u32 = 64;
+
+/// Reads a value, unless there is something that this does not read.
+#[inline]
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let mut reader = Reader {
+        bytes,
+        at: 0,
+        depth: 0,
+    };
+    let value = T::deserialize(&mut reader).ok()?;
+    match reader.peek() {
+        None => Some(value),
+        Some(_) => None,
+    }
+}
+
+/// Given up, for whatever reason.
+#[derive(Debug)]
+pub(super) struct GivenUp;
+
+impl std::fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("given up")
+    }
+}
+
+impl std::error::Error for GivenUp {}
+
+impl de::Error for GivenUp {
+    fn custom<T: std::fmt::Display>(_message: T) -> Self {
+        Self
+    }
+
+    fn invalid_type(_unexpected: de::Unexpected<'_>, _expected: &dyn de::Expected) -> Self {
+        Self
+    }
+
+    fn unknown_field(_field: &str, _expected: &'static [&'static str]) -> Self {
+        Self
+    }
+
+    fn missing_field(_field: &'static str) -> Self {
+        Self
+    }
+}
+
+type Result<T> = std::result::Result<T, GivenUp>;
+
+struct Reader<'de> {
+    bytes: &'de [u8],
+    at: usize,
+    depth: u32,
+}
+
+impl<'de> Reader<'de> {
+    /// The next byte that is not white space.
+    #[inline(always)]
+    fn peek(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        if byte > b' ' {
+            Some(byte)
+        } else {
+            self.peek_after_space()
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn peek_after_space(&mut self) -> Option<u8> {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            if !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn expect(&mut self, expected: u8) -> Result<()> {
+        if self.peek() != Some(expected) {
+            return Err(GivenUp);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn expect_all(&mut self, word: &[u8]) -> Result<()> {
+        self.peek();
+        if !self.bytes[self.at..].starts_with(word) {
+            return Err(GivenUp);
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    /// Text without escapes, between quotes.
+    #[inline(always)]
+    fn text(&mut self) -> Result<&'de str> {
+        self.expect(b'"')?;
+        let (bytes, start) = (self.bytes, self.at);
+        let mut at = start;
+        let mut high = 0;
+        loop {
+            let word = match bytes.get(at..at + 8).map(<[u8; 8]>::try_from) {
+                Some(Ok(chunk)) => u64::from_le_bytes(chunk),
+                _ => last_word(bytes, at),
+            };
+            let special = special_bytes(word);
+            if special != 0 {
+                // All bits below the first mark are those of the text.
+                high |= word & (special - 1) & !special;
+                at += (special.trailing_zeros() / 8) as usize;
+                break;
+            }
+            high |= word;
+            at += 8;
+        }
+        if bytes.get(at) != Some(&b'"') {
+            return Err(GivenUp);
+        }
+        self.at = at + 1;
+        let text = &bytes[start..at];
+        if high & HIGH_BITS == 0 {
+            Ok(ascii(text))
+        } else {
+            utf8(text)
+        }
+    }
+
+    #[inline]
+    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+        let negative = self.peek() == Some(b'-');
+        let start = self.at;
+        self.at += usize::from(negative);
+        let digits = self.at;
+        let mut value = 0_u64;
+        while let Some(digit) = self.bytes.get(self.at).map(|byte| byte.wrapping_sub(b'0')) {
+            if digit > 9 {
+                break;
+            }
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+            self.at += 1;
+        }
+        let len = self.at - digits;
+        if matches!(self.bytes.get(self.at), Some(b'.' | b'e' | b'E')) {
+            return self.fraction(start, visitor);
+        }
+        // Nineteen digits fit; a number that begins with zero is one digit; minus zero is special.
+        let leading_zero = len > 1 && self.bytes[digits] == b'0';
+        if len == 0 || len > 18 || leading_zero || (negative && value == 0) {
+            return Err(GivenUp);
+        }
+        if negative {
+            visitor.visit_i64(-value.cast_signed())
+        } else {
+            visitor.visit_u64(value)
+        }
+    }
+
+    /// What has a fraction or an exponent is read by `serde_json`, to the same bit.
+    fn fraction<V: Visitor<'de>>(&mut self, start: usize, visitor: V) -> Result<V::Value> {
+        let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+        let len = self.bytes[start..]
+            .iter()
+            .take_while(|byte| is_part(byte))
+            .count();
+        self.at = start + len;
+        let number = &self.bytes[start..self.at];
+        visitor.visit_f64(serde_json::from_slice(number).map_err(|_error| GivenUp)?)
+    }
+
+    fn nested<R>(&mut self, f: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        if self.depth == DEPTH_MAX {
+            return Err(GivenUp);
+        }
+        self.depth += 1;
+        let done = f(self);
+        self.depth -= 1;
+        done
+    }
+
+    fn list<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+        self.expect(b'[')?;
+        let value = self.nested(|reader| {
+            visitor.visit_seq(Items {
+                reader,
+                first: true,
+            })
+        })?;
+        self.expect(b']')?;
+        Ok(value)
+    }
+
+    #[inline]
+    fn object<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+        self.expect(b'{')?;
+        let value = self.nested(|reader| {
+            visitor.visit_map(Items {
+                reader,
+                first: true,
+            })
+        })?;
+        self.expect(b'}')?;
+        Ok(value)
+    }
+}
+
+/// The highest bit of each byte.
+const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+/// The lowest bit of each byte.
+const LOW_BITS: u64 = 0x0101_0101_0101_0101;
+
+/// Marks the highest bit of the first byte that is a quote, a backslash or a control character
+/// (and perhaps of later bytes, which does not matter).
+#[inline]
+fn special_bytes(word: u64) -> u64 {
+    let zero_in = |word: u64| word.wrapping_sub(LOW_BITS) & !word;
+    let quote = zero_in(word ^ (LOW_BITS * b'"' as u64));
+    let backslash = zero_in(word ^ (LOW_BITS * b'\\' as u64));
+    let control = word.wrapping_sub(LOW_BITS * 0x20) & !word;
+    (quote | backslash | control) & HIGH_BITS
+}
+
+/// The bytes from `at` on, fewer than eight, followed by zeros (which end any text).
+#[inline]
+fn last_word(bytes: &[u8], at: usize) -> u64 {
+    let left = bytes.len().saturating_sub(at).min(7);
+    match bytes.last_chunk::<8>() {
+        // Shifted in two steps, since nothing may be left.
+        Some(chunk) => (u64::from_le_bytes(*chunk) >> (8 * (7 - left))) >> 8,
+        None => tiny_word(&bytes[bytes.len() - left..]),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn tiny_word(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |word, byte| (word << 8) | u64::from(*byte))
+}
+
+#[cold]
+#[inline(never)]
+fn utf8(text: &[u8]) -> Result<&str> {
+    std::str::from_utf8(text).map_err(|_error| GivenUp)
+}
+
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "text was seen to be ASCII while its end was looked for"
+)]
+fn ascii(text: &[u8]) -> &str {
+    debug_assert!(text.is_ascii());
+    // SAFETY: all bytes are below 0x80.
+    unsafe { std::str::from_utf8_unchecked(text) }
+}
+
+/// The items of a list or the entries of an object.
+struct Items<'a, 'de> {
+    reader: &'a mut Reader<'de>,
+    first: bool,
+}
+
+impl<'de> Items<'_, 'de> {
+    /// Whether another item follows; goes past the comma before it.
+    #[inline]
+    fn more(&mut self, end: u8) -> Result<bool> {
+        let next = self.reader.peek();
+        if std::mem::take(&mut self.first) {
+            return Ok(next != Some(end));
+        }
+        match next {
+            Some(b',') => {
+                self.reader.at += 1;
+                Ok(true)
+            }
+            Some(byte) if byte == end => Ok(false),
+            _ => Err(GivenUp),
+        }
+    }
+}
+
+impl<'de> SeqAccess<'de> for Items<'_, 'de> {
+    type Error = GivenUp;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        if self.more(b']')? {
+            seed.deserialize(&mut *self.reader).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+impl<'de> MapAccess<'de> for Items<'_, 'de> {
+    type Error = GivenUp;
+
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        if !self.more(b'}')? {
+            return Ok(None);
+        }
+        let key = self.reader.text()?;
+        seed.deserialize(BorrowedStrDeserializer::new(key))
+            .map(Some)
+    }
+
+    #[inline]
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
+        self.reader.expect(b':')?;
+        seed.deserialize(&mut *self.reader)
+    }
+}
+
+/// The name of a variant without data.
+impl<'de> EnumAccess<'de> for &mut Reader<'de> {
+    type Error = GivenUp;
+    type Variant = UnitOnly;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, UnitOnly)> {
+        let name = self.text()?;
+        Ok((
+            seed.deserialize(BorrowedStrDeserializer::new(name))?,
+            UnitOnly,
+        ))
+    }
+}
+
+struct UnitOnly;
+
+impl<'de> VariantAccess<'de> for UnitOnly {
+    type Error = GivenUp;
+
+    fn unit_variant(self) -> Result<()> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _seed: T) -> Result<T::Value> {
+        Err(GivenUp)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, _visitor: V) -> Result<V::Value> {
+        Err(GivenUp)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value> {
+        Err(GivenUp)
+    }
+}
+
+macro_rules! read_as {
+    ($($method:ident => |$reader:ident, $visitor:ident| $read:expr;)+) => {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, $visitor: V) -> Result<V::Value> {
+            let $reader = self;
+            $read
+        })+
+    };
+}
+
+impl<'de> Deserializer<'de> for &mut Reader<'de> {
+    type Error = GivenUp;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.peek() {
+            Some(b'{') => self.object(visitor),
+            Some(b'[') => self.list(visitor),
+            Some(b'"') => visitor.visit_borrowed_str(self.text()?),
+            Some(b'-' | b'0'..=b'9') => self.number(visitor),
+            Some(b't' | b'f') => self.deserialize_bool(visitor),
+            Some(b'n') => self.deserialize_unit(visitor),
+            _ => Err(GivenUp),
+        }
+    }
+
+    read_as! {
+        deserialize_i8 => |reader, visitor| reader.number(visitor);
+        deserialize_i16 => |reader, visitor| reader.number(visitor);
+        deserialize_i32 => |reader, visitor| reader.number(visitor);
+        deserialize_i64 => |reader, visitor| reader.number(visitor);
+        deserialize_u8 => |reader, visitor| reader.number(visitor);
+        deserialize_u16 => |reader, visitor| reader.number(visitor);
+        deserialize_u32 => |reader, visitor| reader.number(visitor);
+        deserialize_u64 => |reader, visitor| reader.number(visitor);
+        deserialize_f32 => |reader, visitor| reader.number(visitor);
+        deserialize_f64 => |reader, visitor| reader.number(visitor);
+        deserialize_char => |reader, visitor| visitor.visit_borrowed_str(reader.text()?);
+        deserialize_str => |reader, visitor| visitor.visit_borrowed_str(reader.text()?);
+        deserialize_string => |reader, visitor| visitor.visit_borrowed_str(reader.text()?);
+        deserialize_seq => |reader, visitor| reader.list(visitor);
+        deserialize_map => |reader, visitor| reader.object(visitor);
+        deserialize_ignored_any => |reader, visitor| reader.deserialize_any(visitor);
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if self.peek() == Some(b't') {
+            self.expect_all(b"true")?;
+            return visitor.visit_bool(true);
+        }
+        self.expect_all(b"false")?;
+        visitor.visit_bool(false)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if self.peek() == Some(b'n') {
+            self.expect_all(b"null")?;
+            return visitor.visit_none();
+        }
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.expect_all(b"null")?;
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        // Names with a dollar are arrangements between serde_json and its own types.
+        if name.starts_with('$') {
+            return Err(GivenUp);
+        }
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value> {
+        self.list(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _len: usize,
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.list(visitor)
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        if name.starts_with('$') {
+            return Err(GivenUp);
+        }
+        self.object(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_enum(self)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value> {
+        Err(GivenUp)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value> {
+        Err(GivenUp)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value> {
+        Err(GivenUp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fmt::Debug;
+
+    use serde::Deserialize;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Event {
+        timestamp: i64,
+        page: String,
+        price: Option<f64>,
+        kind: Option<Kind>,
+        #[serde(default)]
+        tags: Vec<String>,
+        #[serde(default)]
+        more: BTreeMap<String, i32>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    enum Kind {
+        View,
+        Click,
+        Other(String),
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(untagged)]
+    enum Loose {
+        Number(i32),
+        Text(String),
+    }
+
+    const DOCUMENTS: &[&str] = &[
+        r#"{"timestamp":1,"page":"/help"}"#,
+        r#" { "timestamp" : -12 , "page" : "/a-much-longer-page-than-eight" } "#,
+        r#"{"timestamp":1,"page":"/help"}x"#,
+        r#"{"timestamp":1,"page":"/help",}"#,
+        r#"{"timestamp":1,"page":"/help""#,
+        r#"{"timestamp":1,"timestamp":2,"page":"/help"}"#,
+        r#"{"timestamp":01,"page":"/help"}"#,
+        r#"{"timestamp":-0,"page":"/help"}"#,
+        r#"{"timestamp":1.0,"page":"/help"}"#,
+        r#"{"timestamp":99999999999999999999,"page":"/help"}"#,
+        r#"{"timestamp":9223372036854775807,"page":"/help"}"#,
+        r#"{"timestamp":-9223372036854775808,"page":"/help"}"#,
+        r#"{"timestamp":1,"page":"/h\u00e4lp"}"#,
+        r#"{"timestamp":1,"page":"/hälp and more of it"}"#,
+        "{\"timestamp\":1,\"page\":\"/h\nlp\"}",
+        r#"{"timestamp":1,"page":"","price":1.5e3,"kind":"Click"}"#,
+        r#"{"timestamp":1,"page":"","price":0.1,"kind":"View"}"#,
+        r#"{"timestamp":1,"page":"","price":7,"kind":{"Other":"x"}}"#,
+        r#"{"timestamp":1,"page":"","price":null,"kind":"Unknown"}"#,
+        r#"{"timestamp":1,"page":"","tags":["a","b"],"more":{"a":1,"b":-2}}"#,
+        r#"{"timestamp":1,"page":"","tags":[,],"more":{}}"#,
+        r#"{"timestamp":1,"page":"","tags":[],"unknown":[1,{"a":[true,false,null,"x",1.5]}]}"#,
+        r#"{"page":""}"#,
+        r#"[1,"/help"]"#,
+        "",
+        "{",
+        "null",
+        "true",
+        "tru",
+        "\"text\"",
+        "12",
+        "-12",
+        "-",
+        "1.",
+        "1e999",
+        "[1,2]",
+        "[1 2]",
+        "{\"a\"}",
+    ];
+
+    /// Whatever the fast path reads, serde_json reads as the same.
+    fn agrees<T: DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> bool {
+        let Some(fast) = read::<T>(bytes) else {
+            return false;
+        };
+        assert_eq!(
+            Some(&fast),
+            serde_json::from_slice::<T>(bytes).ok().as_ref(),
+            "{bytes:?}"
+        );
+        true
+    }
+
+    fn agrees_on_all_types(bytes: &[u8]) {
+        agrees::<Event>(bytes);
+        agrees::<Value>(bytes);
+        agrees::<Loose>(bytes);
+        agrees::<Kind>(bytes);
+        agrees::<BTreeMap<String, Value>>(bytes);
+        agrees::<BTreeMap<i32, Value>>(bytes);
+        agrees::<Vec<f64>>(bytes);
+        agrees::<(u8, String)>(bytes);
+        agrees::<Option<i8>>(bytes);
+    }
+
+    #[test]
+    fn what_it_reads_is_what_serde_json_reads() {
+        for document in DOCUMENTS {
+            agrees_on_all_types(document.as_bytes());
+        }
+    }
+
+    #[test]
+    fn damaged_documents_are_read_alike_or_not_at_all() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % below as u64).unwrap()
+        };
+        let alphabet = b"{}[]\",:\\ 0123456789-+.eEtruefalsn\xc3\xa4\x01/";
+        for _ in 0..200_000 {
+            let mut bytes = DOCUMENTS[next(DOCUMENTS.len())].as_bytes().to_vec();
+            for _ in 0..=next(3) {
+                if bytes.is_empty() {
+                    break;
+                }
+                let at = next(bytes.len());
+                match next(3) {
+                    0 => bytes[at] = alphabet[next(alphabet.len())],
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, alphabet[next(alphabet.len())]),
+                }
+            }
+            agrees_on_all_types(&bytes);
+        }
+    }
+
+    #[test]
+    fn plain_events_take_the_fast_path() {
+        assert!(agrees::<Event>(DOCUMENTS[0].as_bytes()));
+        assert!(agrees::<Event>(DOCUMENTS[1].as_bytes()));
+        assert!(agrees::<Event>(
+            "{\"timestamp\":1,\"page\":\"/hälp and more\",\"x\":[]}".as_bytes()
+        ));
+    }
+
+    #[test]
+    fn deep_documents_do_not_exhaust_the_stack() {
+        assert!(read::<Value>("[".repeat(100_000).as_bytes()).is_none());
+    }
+}
