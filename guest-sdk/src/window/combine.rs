@@ -12,12 +12,10 @@
 
 use std::rc::Rc;
 
-use hashbrown::HashTable;
-
 use crate::chain::{Collector, Counts, Signal};
 use crate::context::Context;
 use crate::exchange;
-use crate::hash::hash;
+use crate::hash::{Table, hash, same};
 use crate::key::KeySelector;
 use crate::window::assigner::{TIMELESS, is_timeless};
 use crate::window::{Aggregate, Assigner, Window};
@@ -44,7 +42,7 @@ pub(crate) struct Combine<S, W, A, Acc> {
     assigner: W,
     aggregate: Rc<A>,
     counts: Counts,
-    table: HashTable<u32>,
+    table: Table,
     entries: Vec<Entry<Acc>>,
     /// The entries with a part.
     live: Vec<u32>,
@@ -60,7 +58,7 @@ impl<S, W, A, Acc> Combine<S, W, A, Acc> {
             assigner,
             aggregate: by,
             counts: Counts::default(),
-            table: HashTable::new(),
+            table: Table::default(),
             entries: Vec::new(),
             live: Vec::new(),
             scratch: Vec::new(),
@@ -71,18 +69,18 @@ impl<S, W, A, Acc> Combine<S, W, A, Acc> {
 /// Finds the entry of (key, window), or makes it.
 #[inline]
 fn entry_of<Acc>(
-    table: &mut HashTable<u32>,
+    table: &mut Table,
     entries: &mut Vec<Entry<Acc>>,
     key: &[u8],
     window: Window,
 ) -> u32 {
     let hash = hash(key, window.start.cast_unsigned());
     let found = table.find(hash, |index| {
-        let entry = &entries[*index as usize];
-        entry.hash == hash && entry.window == window && *entry.key == *key
+        let entry = &entries[index as usize];
+        entry.hash == hash && entry.window.start == window.start && same(&entry.key, key)
     });
     match found {
-        Some(index) => *index,
+        Some(index) => index,
         None => insert(
             table,
             entries,
@@ -97,15 +95,11 @@ fn entry_of<Acc>(
 }
 
 #[cold]
-fn insert<Acc>(
-    table: &mut HashTable<u32>,
-    entries: &mut Vec<Entry<Acc>>,
-    entry: Entry<Acc>,
-) -> u32 {
+fn insert<Acc>(table: &mut Table, entries: &mut Vec<Entry<Acc>>, entry: Entry<Acc>) -> u32 {
     let index = u32::try_from(entries.len()).expect("entries are bounded");
     let hash = entry.hash;
     entries.push(entry);
-    table.insert_unique(hash, index, |index| entries[*index as usize].hash);
+    table.insert(hash, index, |index| entries[index as usize].hash);
     index
 }
 

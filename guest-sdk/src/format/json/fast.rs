@@ -251,6 +251,40 @@ fn last_word(bytes: &[u8], at: usize) -> u64 {
     }
 }
 
+/// A copy of the text. Short ones, which most are, are copied word by word: in Wasm a copy of
+/// unknown length is a call out of the sandbox.
+#[inline]
+fn own(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let len = bytes.len();
+    let mut copy = [0; 16];
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        if len > 16 {
+            return text.to_owned();
+        }
+        copy[..8].copy_from_slice(first);
+        copy[len - 8..len].copy_from_slice(last);
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        copy[..4].copy_from_slice(first);
+        copy[len - 4..len].copy_from_slice(last);
+    } else {
+        copy.iter_mut()
+            .zip(bytes)
+            .for_each(|(copy, byte)| *copy = *byte);
+    }
+    let mut own = Vec::from(copy);
+    own.truncate(len);
+    unchecked(own)
+}
+
+#[inline(always)]
+#[expect(unsafe_code, reason = "a copy of text is text")]
+fn unchecked(text: Vec<u8>) -> String {
+    debug_assert!(std::str::from_utf8(&text).is_ok());
+    // SAFETY: the bytes are those of a `str`.
+    unsafe { String::from_utf8_unchecked(text) }
+}
+
 #[cold]
 #[inline(never)]
 fn tiny_word(bytes: &[u8]) -> u64 {
@@ -412,7 +446,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         deserialize_f64 => |reader, visitor| reader.number(visitor);
         deserialize_char => |reader, visitor| visitor.visit_borrowed_str(reader.text()?);
         deserialize_str => |reader, visitor| visitor.visit_borrowed_str(reader.text()?);
-        deserialize_string => |reader, visitor| visitor.visit_borrowed_str(reader.text()?);
+        deserialize_string => |reader, visitor| visitor.visit_string(own(reader.text()?));
         deserialize_seq => |reader, visitor| reader.list(visitor);
         deserialize_map => |reader, visitor| reader.object(visitor);
         deserialize_ignored_any => |reader, visitor| reader.deserialize_any(visitor);
@@ -641,6 +675,14 @@ mod tests {
                 }
             }
             agrees_on_all_types(&bytes);
+        }
+    }
+
+    #[test]
+    fn text_of_any_length_is_copied_whole() {
+        let text = "äbcdefghijklmnopqrstuvwxyz";
+        for end in (0..=text.len()).filter(|end| text.is_char_boundary(*end)) {
+            assert_eq!(own(&text[..end]), text[..end]);
         }
     }
 
