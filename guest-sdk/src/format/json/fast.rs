@@ -120,10 +120,7 @@ impl<'de> Reader<'de> {
         let mut at = start;
         let mut high = 0;
         loop {
-            let word = match bytes.get(at..at + 8).map(<[u8; 8]>::try_from) {
-                Some(Ok(chunk)) => u64::from_le_bytes(chunk),
-                _ => last_word(bytes, at),
-            };
+            let word = word_at(bytes, at);
             let special = special_bytes(word);
             if special != 0 {
                 // All bits below the first mark are those of the text.
@@ -153,12 +150,13 @@ impl<'de> Reader<'de> {
         self.at += usize::from(negative);
         let digits = self.at;
         let mut value = 0_u64;
-        while let Some(digit) = self.bytes.get(self.at).map(|byte| byte.wrapping_sub(b'0')) {
-            if digit > 9 {
+        loop {
+            let (part, count) = leading_digits(word_at(self.bytes, self.at));
+            value = value.wrapping_mul(POWERS_OF_TEN[count]).wrapping_add(part);
+            self.at += count;
+            if count < 8 {
                 break;
             }
-            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
-            self.at += 1;
         }
         let len = self.at - digits;
         if matches!(self.bytes.get(self.at), Some(b'.' | b'e' | b'E')) {
@@ -240,7 +238,17 @@ fn special_bytes(word: u64) -> u64 {
     (quote | backslash | control) & HIGH_BITS
 }
 
-/// The bytes from `at` on, fewer than eight, followed by zeros (which end any text).
+/// Eight bytes from `at` on, the first in the lowest place; behind the end are zeros, which are
+/// part of no text and no number.
+#[inline(always)]
+fn word_at(bytes: &[u8], at: usize) -> u64 {
+    match bytes.get(at..at + 8).map(<[u8; 8]>::try_from) {
+        Some(Ok(chunk)) => u64::from_le_bytes(chunk),
+        _ => last_word(bytes, at),
+    }
+}
+
+/// As [`word_at`] for fewer than eight bytes.
 #[inline]
 fn last_word(bytes: &[u8], at: usize) -> u64 {
     let left = bytes.len().saturating_sub(at).min(7);
@@ -249,6 +257,37 @@ fn last_word(bytes: &[u8], at: usize) -> u64 {
         Some(chunk) => (u64::from_le_bytes(*chunk) >> (8 * (7 - left))) >> 8,
         None => tiny_word(&bytes[bytes.len() - left..]),
     }
+}
+
+const POWERS_OF_TEN: [u64; 9] = [
+    1,
+    10,
+    100,
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+];
+
+/// The number that a word's leading digits make, and how many they are.
+#[inline(always)]
+fn leading_digits(word: u64) -> (u64, usize) {
+    let digits = word.wrapping_sub(LOW_BITS * 0x30);
+    // What is above '9' reaches the highest bit by the addition, what is below '0' by the
+    // subtraction; only the first mark counts.
+    let others = (word.wrapping_add(LOW_BITS * 0x46) | digits) & HIGH_BITS;
+    let count = (others.trailing_zeros() / 8) as usize;
+    if count == 0 {
+        return (0, 0);
+    }
+    // As eight digits, the first ones zero; then put together by twos, fours and eights.
+    let eight = digits << (8 * (8 - count));
+    let pairs = eight.wrapping_mul(10).wrapping_add(eight >> 8);
+    let high = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
+    let low = ((pairs >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
+    (high.wrapping_add(low) >> 32, count)
 }
 
 /// A copy of the text. Short ones, which most are, are copied word by word: in Wasm a copy of
@@ -675,6 +714,23 @@ mod tests {
                 }
             }
             agrees_on_all_types(&bytes);
+        }
+    }
+
+    #[test]
+    fn numbers_of_any_length_are_read() {
+        let mut number = 0_u64;
+        for digit in 1..=17 {
+            number = number * 10 + digit % 10;
+            let text = number.to_string();
+            assert_eq!(read::<u64>(text.as_bytes()), Some(number));
+            assert_eq!(
+                read::<Vec<u64>>(format!("[{text},{text}]").as_bytes()),
+                Some(vec![number; 2])
+            );
+            assert!(agrees::<i64>(format!("-{text}").as_bytes()));
+            assert!(read::<u64>(format!("{text}/").as_bytes()).is_none());
+            assert!(read::<u64>(format!("{text}:").as_bytes()).is_none());
         }
     }
 
