@@ -1,19 +1,19 @@
 //! A cluster of real processes on loopback.
 
 use std::{
-    io::{BufRead, BufReader},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use rustix::process::Signal;
 use tidemill_testkit::wait_until;
 
-use crate::{Rest, binary};
+use crate::{Ended, Program, Rest};
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// The part of each log that is shown when a test has failed.
+const SHOWN_LINES_MAX: usize = 150;
 
 /// How to start a cluster.
 #[derive(Debug, Default, Clone)]
@@ -30,7 +30,7 @@ pub struct Cluster {
     pub rest: Rest,
     /// The workers, in the order of their start.
     pub workers: Vec<Worker>,
-    coordinator: Process,
+    coordinator: Program,
     rpc_port: u16,
     settings: Vec<(String, String)>,
     dir: tempfile::TempDir,
@@ -39,17 +39,20 @@ pub struct Cluster {
 /// A worker process.
 #[derive(Debug)]
 pub struct Worker {
-    process: Process,
+    program: Program,
 }
 
-/// A child that is killed when it is dropped.
-#[derive(Debug)]
-struct Process(Child);
+impl Worker {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    /// What it has written to its log so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.program.log()
     }
 }
 
@@ -98,8 +101,9 @@ impl ClusterBuilder {
         // Compiled code is shared by all tests: it depends on nothing but the module.
         let code = tidemill_testkit::target_dir().join("e2e-code");
         settings.push(("tidemill.code-cache.dir".to_owned(), code.display().to_string()));
-        let (coordinator, lines) = spawn("coordinator", &settings, dir.path())?;
-        let (rest, rpc) = addresses(lines)?;
+        let coordinator = spawn("coordinator", &settings, dir.path())?;
+        let rest = coordinator.wait_for_line("REST on ", START_TIMEOUT).await?;
+        let rpc = coordinator.wait_for_line("workers connect to ", START_TIMEOUT).await?;
         let rpc_port = rpc.rsplit(':').next().context("a port")?.parse()?;
         let mut cluster = Cluster {
             rest: Rest::new(rest),
@@ -127,9 +131,8 @@ impl Cluster {
         let mut settings = self.settings.clone();
         settings.retain(|(key, _)| key != "jobmanager.rpc.port");
         settings.push(("jobmanager.rpc.port".to_owned(), self.rpc_port.to_string()));
-        let (process, lines) = spawn("worker", &settings, self.dir.path())?;
-        drop(lines);
-        self.workers.push(Worker { process });
+        let program = spawn("worker", &settings, self.dir.path())?;
+        self.workers.push(Worker { program });
         Ok(())
     }
 
@@ -159,60 +162,84 @@ impl Cluster {
         Ok(())
     }
 
+    /// Tells a worker to end and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there or does not end in time.
+    pub async fn stop_worker(&mut self, index: usize, limit: Duration) -> anyhow::Result<Ended> {
+        if index >= self.workers.len() {
+            bail!("there is no worker {index}");
+        }
+        let mut worker = self.workers.remove(index);
+        worker.program.signal(Signal::TERM)?;
+        worker.program.ended(limit).await
+    }
+
+    /// Stops a worker as it stands, connections and all; [`Self::thaw_worker`] wakes it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there.
+    pub fn freeze_worker(&self, index: usize) -> anyhow::Result<()> {
+        self.workers.get(index).context("no such worker")?.program.signal(Signal::STOP)
+    }
+
+    /// Wakes a frozen worker.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there.
+    pub fn thaw_worker(&self, index: usize) -> anyhow::Result<()> {
+        self.workers.get(index).context("no such worker")?.program.signal(Signal::CONT)
+    }
+
     /// A directory that goes with the cluster.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The process ids of coordinator and workers.
+    /// The process ids of coordinator and workers that are alive.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
-        let workers = self.workers.iter().map(|worker| worker.process.0.id());
-        std::iter::once(self.coordinator.0.id()).chain(workers).collect()
+        let workers = self.workers.iter().map(|worker| &worker.program);
+        let all = std::iter::once(&self.coordinator).chain(workers);
+        all.filter(|program| program.is_alive()).map(Program::pid).collect()
     }
 
-    /// What the processes wrote to their logs.
+    /// What the processes wrote to their logs, in the order of their start.
     #[must_use]
     pub fn logs(&self) -> String {
+        let files = std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
+        let mut logs: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
+        logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.sort();
         let mut text = String::new();
-        for entry in std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|e| e == "log") {
-                text += &std::fs::read_to_string(entry.path()).unwrap_or_default();
-            }
+        for path in logs {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(SHOWN_LINES_MAX)..];
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            text += &format!("--- {name}, {} of {} lines\n", last.len(), lines.len());
+            text += &last.join("\n");
+            text += "\n";
         }
         text
     }
 }
 
-type Lines = std::io::Lines<BufReader<std::process::ChildStdout>>;
-
-fn spawn(
-    command: &str,
-    settings: &[(String, String)],
-    dir: &Path,
-) -> anyhow::Result<(Process, Lines)> {
-    let number = std::fs::read_dir(dir)?.count();
-    let log: PathBuf = dir.join(format!("{number}-{command}.log"));
-    let mut process = Command::new(binary());
-    process
-        .arg(command)
-        .args(settings.iter().map(|(key, value)| format!("-D{key}={value}")))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(std::fs::File::create(&log)?)
-        .process_group(0);
-    let mut child = process.spawn().context("cannot start tidemill")?;
-    let stdout = child.stdout.take().context("its standard output")?;
-    Ok((Process(child), BufReader::new(stdout).lines()))
+impl Drop for Cluster {
+    /// Shows the logs: the test harness keeps what is printed and shows it of failed tests only.
+    #[expect(clippy::print_stderr, reason = "captured by the test harness")]
+    fn drop(&mut self) {
+        eprintln!("{}", self.logs());
+    }
 }
 
-/// The coordinator says on its first two lines where it listens.
-fn addresses(mut lines: Lines) -> anyhow::Result<(String, String)> {
-    let mut next = |prefix: &str| -> anyhow::Result<String> {
-        let line = lines.next().context("the coordinator ended at once; see its log")??;
-        let address = line.strip_prefix(prefix).with_context(|| format!("unexpected: {line}"))?;
-        Ok(address.to_owned())
-    };
-    Ok((next("REST on ")?, next("workers connect to ")?))
+fn spawn(command: &str, settings: &[(String, String)], dir: &Path) -> anyhow::Result<Program> {
+    let number = std::fs::read_dir(dir)?.count();
+    let mut args = vec![command.to_owned()];
+    args.extend(settings.iter().map(|(key, value)| format!("-D{key}={value}")));
+    Program::start(&args, &dir.join(format!("{number:03}-{command}")))
 }

@@ -7,12 +7,14 @@
     reason = "tests wait for real time and spawn what they watch"
 )]
 
-mod cluster;
 mod clicks;
+mod cluster;
+mod program;
 mod rest;
 
 pub use clicks::{ClickRun, click_args};
 pub use cluster::{Cluster, ClusterBuilder, Worker};
+pub use program::{Ended, Program};
 pub use rest::Rest;
 
 use std::path::PathBuf;

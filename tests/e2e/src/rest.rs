@@ -31,6 +31,30 @@ impl Rest {
         Ok((response.status().as_u16(), response.json().await?))
     }
 
+    /// Any request with any body and any status.
+    ///
+    /// # Errors
+    ///
+    /// If nobody answers with JSON.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> anyhow::Result<(u16, Value)> {
+        let method = reqwest::Method::from_bytes(method.as_bytes())?;
+        let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let text = response.text().await?;
+        let json = serde_json::from_str(&text).with_context(|| format!("{status}: {text}"))?;
+        Ok((status, json))
+    }
+
     /// GET, which must succeed.
     ///
     /// # Errors
@@ -78,6 +102,20 @@ impl Rest {
         let path = body["filename"].as_str();
         let path = path.with_context(|| format!("upload: {status} {body}"))?;
         Ok(path.rsplit('/').next().unwrap_or(path).to_owned())
+    }
+
+    /// Runs a module, which must be refused; returns the error.
+    ///
+    /// # Errors
+    ///
+    /// If it is accepted, or refused with another status than 400.
+    pub async fn refused(&self, module: &str, body: &Value) -> anyhow::Result<String> {
+        let (status, answer) = self.post_any(&format!("/jars/{module}/run"), body).await?;
+        if status != 400 {
+            bail!("400 was expected for {body}: {status} {answer}");
+        }
+        let error = answer["errors"][0].as_str();
+        Ok(error.with_context(|| format!("an answer without errors: {answer}"))?.to_owned())
     }
 
     /// Runs a module; returns the job's id.
@@ -158,6 +196,40 @@ impl Rest {
         let body = self.get(&format!("/jobs/{job}/exceptions")).await?;
         let entry = &body["exceptionHistory"]["entries"][0];
         Ok(entry["stacktrace"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The checkpoint that a job was last restored from; 0 if there was none.
+    ///
+    /// # Errors
+    ///
+    /// If the job is not known.
+    pub async fn restored_checkpoint(&self, job: &str) -> anyhow::Result<u64> {
+        let body = self.get(&format!("/jobs/{job}/checkpoints")).await?;
+        Ok(body["latest"]["restored"]["id"].as_u64().unwrap_or(0))
+    }
+
+    /// The value of a metric of a job's vertices, summed up over all whose name ends in `name`.
+    ///
+    /// # Errors
+    ///
+    /// If the job is not known.
+    pub async fn metric(&self, job: &str, name: &str) -> anyhow::Result<f64> {
+        let body = self.get(&format!("/jobs/{job}")).await?;
+        let mut sum = 0.0;
+        for vertex in body["vertices"].as_array().into_iter().flatten() {
+            let path = format!("/jobs/{job}/vertices/{}/metrics", vertex["id"].as_str().unwrap_or_default());
+            let known = self.get(&path).await?;
+            for metric in known.as_array().into_iter().flatten() {
+                let id = metric["id"].as_str().unwrap_or_default();
+                if !id.ends_with(name) {
+                    continue;
+                }
+                let value = self.get(&format!("{path}?get={id}")).await?;
+                let text = value[0]["value"].as_str().unwrap_or("0").to_owned();
+                sum += text.parse::<f64>().with_context(|| format!("{id} is {text}"))?;
+            }
+        }
+        Ok(sum)
     }
 
     /// Cancels a job.

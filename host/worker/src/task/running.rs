@@ -7,7 +7,7 @@ use std::{
 
 use tidemill_checkpoint::{OperatorStatePart, SplitState, SubtaskState};
 use tidemill_connectors::Registry;
-use tidemill_runtime::{Guest, GuestError, Progress};
+use tidemill_runtime::{Frames, Guest, GuestError, Progress};
 use tidemill_types::{
     Batch, CheckpointId, Watermark,
     config::{RejectedRecords, keys},
@@ -109,9 +109,16 @@ impl Running {
     }
 
     fn guest_error(&self, source: GuestError) -> TaskError {
-        if let Some(cause) = self.shared.import_error.lock().take() {
-            return cause;
-        }
+        let import_error = self.shared.import_error.lock().take();
+        let source = match import_error {
+            None => source,
+            // Which operator is at fault is known here only.
+            Some(cause @ TaskError::NoSuchPort(_)) => GuestError::Violation {
+                message: cause.to_string(),
+                backtrace: Frames::default(),
+            },
+            Some(cause) => return cause,
+        };
         if self.cx.cancel.is_cancelled() {
             return TaskError::Cancelled;
         }
@@ -302,8 +309,8 @@ impl Running {
             operators,
             keyed: Vec::new(),
         };
-        self.uploads
-            .start(barrier, state, keyed, alignment, start.elapsed());
+        let sync = start.elapsed();
+        self.uploads.start(barrier, (state, keyed), alignment, sync);
         Ok(())
     }
 
@@ -357,7 +364,8 @@ impl Running {
     }
 
     /// The input is at its end, and so is event time: writes and sends everything that is left.
-    /// Returns what stands for this subtask in later checkpoints.
+    /// Returns what stands for this subtask in later checkpoints: positions, but no keyed state,
+    /// since its results are out and nothing will ask for it again.
     ///
     /// # Errors
     ///
@@ -369,14 +377,12 @@ impl Running {
         let operators = self.snapshot_guest(CheckpointId(0)).await?;
         self.shared.outputs.lock().await.finish().await?;
         self.uploads.drain().await;
-        let keyed = self.snapshot_keyed();
-        let state = SubtaskState {
+        Ok(SubtaskState {
             source,
             sinks: Vec::new(),
             operators,
             keyed: Vec::new(),
-        };
-        self.uploads.final_state(state, keyed)
+        })
     }
 
     /// Tells the guest that one of its inputs has ended.
