@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use tidemill_types::config::{ConfigValue as _, MemorySize, parse_duration};
+
 use crate::ConnectorError;
 
 /// The options of one connector while they are read.
@@ -105,7 +107,7 @@ impl<'a> OptionReader<'a> {
         self.parsed(
             name,
             "a duration such as \"30 s\", \"5 min\" or \"100 ms\"",
-            parse_duration,
+            |v| parse_duration(v).ok(),
         )
     }
 
@@ -115,7 +117,9 @@ impl<'a> OptionReader<'a> {
     ///
     /// As [`OptionReader::parsed`].
     pub fn bytes(&mut self, name: &'static str) -> Result<Option<u64>, ConnectorError> {
-        self.parsed(name, "a size such as \"128 mb\" or \"64 kb\"", parse_bytes)
+        self.parsed(name, "a size such as \"128 mb\" or \"64 kb\"", |v| {
+            MemorySize::parse(v).ok().map(|size| size.0)
+        })
     }
 
     /// One of some words.
@@ -177,41 +181,6 @@ impl<'a> OptionReader<'a> {
     }
 }
 
-/// Splits `12 min` into its number and its unit.
-fn number_and_unit(text: &str) -> Option<(u64, String)> {
-    let text = text.trim();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit.trim().to_ascii_lowercase()))
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit) = number_and_unit(text)?;
-    let millis = match unit.as_str() {
-        "" | "ms" | "milli" | "millis" | "millisecond" | "milliseconds" => 1,
-        "s" | "sec" | "secs" | "second" | "seconds" => 1_000,
-        "m" | "min" | "mins" | "minute" | "minutes" => 60_000,
-        "h" | "hour" | "hours" => 3_600_000,
-        "d" | "day" | "days" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(millis).map(Duration::from_millis)
-}
-
-fn parse_bytes(text: &str) -> Option<u64> {
-    let (number, unit) = number_and_unit(text)?;
-    let factor = match unit.as_str() {
-        "" | "b" | "bytes" => 1,
-        "k" | "kb" | "kib" => 1 << 10,
-        "m" | "mb" | "mib" => 1 << 20,
-        "g" | "gb" | "gib" => 1 << 30,
-        _ => return None,
-    };
-    number.checked_mul(factor)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,12 +207,23 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_have_units() {
-        assert_eq!(parse_duration("5 min"), Some(Duration::from_secs(300)));
-        assert_eq!(parse_duration("100ms"), Some(Duration::from_millis(100)));
-        assert_eq!(parse_duration("250"), Some(Duration::from_millis(250)));
-        assert_eq!(parse_duration("5 parsecs"), None);
-        assert_eq!(parse_duration("99999999999999999999 d"), None);
-        assert_eq!(parse_bytes("2 mb"), Some(2 << 20));
+        let given = options(&[
+            ("a", "5 min"),
+            ("b", "250"),
+            ("c", "5 parsecs"),
+            ("d", "2 mb"),
+        ]);
+        let mut reader = OptionReader::new("file sink", &given);
+        assert_eq!(
+            reader.duration("a").unwrap(),
+            Some(Duration::from_secs(300))
+        );
+        assert_eq!(
+            reader.duration("b").unwrap(),
+            Some(Duration::from_millis(250))
+        );
+        assert!(reader.duration("c").is_err());
+        assert_eq!(reader.bytes("d").unwrap(), Some(2 << 20));
     }
 
     #[test]

@@ -98,10 +98,9 @@ impl Registry {
                 let options = file::SinkOptions::read(config)?;
                 Ok(Box::new(FileSink::open(options, &cx, restored).await?))
             }
-            "kafka" => Ok(Box::new(KafkaSink::open(
-                SinkOptions::read(config)?,
-                &self.producers,
-            )?)),
+            "kafka" => Ok(Box::new(
+                KafkaSink::open(SinkOptions::read(config)?, &self.producers).await?,
+            )),
             "print" => Ok(Box::new(Print::new(config, cx, Arc::clone(&self.print))?)),
             _ => Err(unknown("sink", &config.kind, &SINKS)),
         }

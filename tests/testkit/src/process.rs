@@ -61,7 +61,9 @@ pub(crate) fn data_dir(server: &str) -> anyhow::Result<PathBuf> {
             .and_then(|pid| pid.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             // Another process may be removing it too.
-            fs::remove_dir_all(entry.path()).ok();
+            fs::remove_dir_all(entry.path())
+                .or_else(|_| fs::remove_file(entry.path()))
+                .ok();
         }
     }
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

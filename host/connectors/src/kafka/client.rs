@@ -26,7 +26,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     errors,
     options::{SinkOptions, SourceOptions, Topics},
-    producer::Reports,
+    producer::{Reports, Shared},
 };
 use crate::ConnectorError;
 
@@ -381,6 +381,27 @@ impl SinkOptions {
     pub(super) fn brokers(&self) -> String {
         brokers(&self.client)
     }
+}
+
+impl Asks for Shared {
+    fn ask(&self, topic: Option<&str>, timeout: Duration) -> KafkaResult<Metadata> {
+        self.producer().client().fetch_metadata(topic, timeout)
+    }
+
+    /// Its own thread does that.
+    fn serve(&self) {}
+}
+
+/// Makes a producer know the topic of a sink.
+pub(super) async fn find_topic(
+    producer: &Arc<Shared>,
+    options: &SinkOptions,
+) -> Result<(), ConnectorError> {
+    let watch = producer.producer().context().watch();
+    let brokers = options.brokers();
+    partition_count(producer, &watch, &brokers, &options.topic, SILENCE_MAX)
+        .await
+        .map(drop)
 }
 
 /// Looks whether the topics of a source can be read.

@@ -442,6 +442,23 @@ mod tests {
     }
 
     #[test]
+    fn librdkafka_can_do_what_clusters_ask_for() {
+        let native = ClientConfig::new().create_native_config().unwrap();
+        let features = native.get("builtin.features").unwrap();
+        for feature in [
+            "ssl",
+            "sasl_plain",
+            "sasl_scram",
+            "gzip",
+            "snappy",
+            "lz4",
+            "zstd",
+        ] {
+            assert!(features.contains(feature), "{feature} is not in {features}");
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         assert_eq!(shown("sasl.password", "geheim"), "***");
     }

@@ -11,7 +11,7 @@ use rdkafka::{
 use tidemill_types::{Batch, CheckpointId};
 
 use super::{
-    errors,
+    client, errors,
     options::SinkOptions,
     producer::{InFlight, ProducerPool, Shared, size},
 };
@@ -40,9 +40,13 @@ impl std::fmt::Debug for KafkaSink {
 }
 
 impl KafkaSink {
-    /// Connects in the background; what does not work shows when something is written.
-    pub(crate) fn open(options: SinkOptions, pool: &ProducerPool) -> Result<Self, ConnectorError> {
+    /// Connects and finds the topic, so that the first record does not have to wait for either.
+    pub(crate) async fn open(
+        options: SinkOptions,
+        pool: &ProducerPool,
+    ) -> Result<Self, ConnectorError> {
         let shared = pool.get(&options.client)?;
+        client::find_topic(&shared, &options).await?;
         Ok(Self {
             options,
             shared,

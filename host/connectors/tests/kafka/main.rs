@@ -9,6 +9,7 @@
 #[path = "../suite/mod.rs"]
 mod suite;
 
+mod cost;
 mod sink;
 mod source;
 mod trouble;
