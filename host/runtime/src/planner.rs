@@ -196,10 +196,7 @@ fn plan(module: &crate::Module, job: &PlanJob, limit: Duration) -> Result<JobGra
     });
     planned.map_err(|error| match error {
         GuestError::Failed { message, .. } => Failure(ErrorKind::Invalid, message),
-        error => Failure(
-            error.kind(),
-            format!("the job's function {error}"),
-        ),
+        error => Failure(error.kind(), format!("the job's function {error}")),
     })
 }
 

@@ -63,7 +63,9 @@ fn a_panic_reaches_the_host_with_message_operator_and_backtrace() {
         assert_eq!(error.kind(), ErrorKind::GuestFault);
         assert_eq!(error.operator(), Some(3));
         assert!(
-            error.to_string().starts_with("panicked: no such key\n    at inner"),
+            error
+                .to_string()
+                .starts_with("panicked: no such key\n    at inner"),
             "{error}"
         );
         assert_eq!(

@@ -177,6 +177,25 @@ fn a_running_call_is_cancelled_from_another_thread_and_no_other_begins() {
     });
 }
 
+/// A long call, and short ones after it.
+async fn calls(guest: &mut Guest) -> Result<(), GuestError> {
+    guest.open(&open_request()).await?;
+    guest.process(0, 0, &batch(1)).await?;
+    guest.watermark(1).await?;
+    guest.snapshot(1).await.map(drop)
+}
+
+fn assert_timely(error: &GuestError, limits: Limits) {
+    let GuestError::Interrupted { after, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(
+        *after >= limits.call,
+        "interrupted after {after:?} of {:?}",
+        limits.call
+    );
+}
+
 #[test]
 fn returning_while_being_interrupted_leaves_nothing_behind() {
     under_each_mechanism(async |bench| {
@@ -189,29 +208,29 @@ fn returning_while_being_interrupted_leaves_nothing_behind() {
         );
         let hash = bench.runtime.compile(&component).unwrap();
         let module = bench.runtime.load(&hash).unwrap().unwrap();
-        let (mut returned, mut interrupted) = (0, 0);
+        let mut ended = [0, 0];
         for round in 0..200 {
             let limits = limits(1 + round % 25);
             let host = Box::new(Recorder::default());
-            let mut guest = module
-                .instantiate(limits, support::env(), host)
-                .await
-                .unwrap();
-            guest.open(&open_request()).await.unwrap();
-            match guest.process(0, 0, &batch(1)).await {
-                Ok(_) => {
-                    returned += 1;
-                    // The page is back: a short call works.
-                    guest.watermark(1).await.unwrap();
-                    guest.snapshot(1).await.unwrap();
-                }
-                Err(GuestError::Interrupted { .. }) => interrupted += 1,
-                Err(other) => panic!("{other:?}"),
+            let guest = module.instantiate(limits, support::env(), host).await;
+            // On a busy machine even the short calls may take longer than the shortest limits;
+            // what must not happen is an interruption before the time is up.
+            match guest {
+                Ok(mut guest) => match calls(&mut guest).await {
+                    Ok(()) => ended[0] += 1,
+                    Err(error) => {
+                        assert_timely(&error, limits);
+                        ended[1] += 1;
+                    }
+                },
+                Err(error) => assert_timely(&error, limits),
             }
         }
         assert!(
-            returned + interrupted == 200,
-            "{returned} returned, {interrupted} interrupted"
+            ended[1] > 0,
+            "{} returned, {} interrupted",
+            ended[0],
+            ended[1]
         );
     });
 }

@@ -200,3 +200,73 @@ impl ReencodeComponent for Rewriter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn rewritten(module: &str) -> Vec<u8> {
+        let component = wat::parse_str(format!("(component (core {})", &module[1..])).unwrap();
+        let output = rewrite(&component).unwrap();
+        wasmparser::Validator::new_with_features(
+            wasmparser::WasmFeatures::default() | wasmparser::WasmFeatures::MULTI_MEMORY,
+        )
+        .validate_all(&output)
+        .unwrap();
+        output
+    }
+
+    /// The (memory, offset) of each load in the output.
+    fn loads(output: &[u8]) -> Vec<(u32, u64)> {
+        let mut loads = Vec::new();
+        for payload in Parser::new(0).parse_all(output) {
+            if let Payload::CodeSectionEntry(body) = payload.unwrap() {
+                let mut operators = body.get_operators_reader().unwrap();
+                while !operators.eof() {
+                    if let Operator::I32Load8U { memarg } = operators.read().unwrap() {
+                        loads.push((memarg.memory, memarg.offset));
+                    }
+                }
+            }
+        }
+        loads
+    }
+
+    #[test]
+    fn each_loop_loads_from_an_address_of_its_own() {
+        let output = rewritten(
+            "(module (import \"a\" \"m\" (memory 1)) (memory 3)
+              (func (loop $a (loop $b (br $b)) (br $a)) (loop $c))
+              (func (loop $d (param i32) (result i32)) drop))"
+                .replace("(func (loop $d", "(func i32.const 1 (loop $d")
+                .as_str(),
+        );
+        let loads = loads(&output);
+        assert_eq!(loads.len(), 4);
+        assert!(loads.iter().all(|(memory, _)| *memory == 2), "{loads:?}");
+        assert_eq!(loads.iter().collect::<HashSet<_>>().len(), 4);
+    }
+
+    #[test]
+    fn a_module_without_memories_gets_a_section_at_its_place() {
+        let output = rewritten(
+            "(module (table 1 funcref) (global i32 (i32.const 0)) (elem (i32.const 0) $f)
+              (func $f (export \"f\") (loop $a (br $a))))",
+        );
+        assert_eq!(loads(&output), [(0, 0)]);
+    }
+
+    #[test]
+    fn a_module_without_loops_keeps_its_memories() {
+        let output = rewritten("(module (memory 1) (func (block (br 0))))");
+        let memories = Parser::new(0)
+            .parse_all(&output)
+            .filter_map(|payload| match payload {
+                Ok(Payload::MemorySection(section)) => Some(section.count()),
+                _ => None,
+            });
+        assert_eq!(memories.sum::<u32>(), 1);
+    }
+}
