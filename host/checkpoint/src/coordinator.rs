@@ -5,6 +5,10 @@
 //! order, and calls [`CheckpointCoordinator::tick`] at [`CheckpointCoordinator::next_wakeup`].
 //! Time is milliseconds of any clock that never goes back.
 //!
+//! The driver sees to it that the reports of one task arrive in the order in which they were made,
+//! and that a task of which one may have been lost counts as failed. Otherwise a task that has
+//! finished could stand with its last state for a checkpoint whose barrier it had sent before.
+//!
 //! # Invariants
 //!
 //! 1. A checkpoint is triggered only while every task is running or finished.

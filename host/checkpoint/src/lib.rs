@@ -6,6 +6,7 @@
 //! | [`aligner`] | a task's half: which inputs to hold back, when to take the snapshot |
 //! | [`subtask`] | what one subtask contributes to a checkpoint |
 //! | [`manifest`] | `_metadata`: everything needed to restore a checkpoint, framed and checksummed |
+//! | [`recovery`] | which checkpoint a job starts from, when nobody remembers |
 //! | [`restore`] | which subtask of a (possibly changed) job gets which part of a checkpoint |
 //!
 //! The way of a checkpoint: the coordinator decides to trigger it; sources put a barrier into
@@ -20,6 +21,7 @@ mod encoding;
 #[cfg(test)]
 mod fixture;
 pub mod manifest;
+pub mod recovery;
 pub mod restore;
 pub mod subtask;
 
@@ -29,6 +31,7 @@ pub use coordinator::{
     TriggerRefused,
 };
 pub use manifest::{FormatError, Manifest, ManifestHeader, StateRecord, VertexState};
+pub use recovery::{AttemptRecord, candidates};
 pub use restore::{RestoreError, TaskRestore, assign_restore};
 pub use subtask::{
     KeyedHandle, OperatorStatePart, SinkState, SplitState, StateLocation, SubtaskState,

@@ -15,7 +15,7 @@
 //!    every subtask has acknowledged.
 
 use serde::{Deserialize, Serialize};
-use tidemill_types::{CheckpointId, JobGraph, JobId, StateKind, TenantId, Vertex};
+use tidemill_types::{Attempt, CheckpointId, JobGraph, JobId, StateKind, TenantId, Vertex};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{coordinator::PublishPermit, subtask::SubtaskState};
@@ -39,6 +39,8 @@ pub struct Manifest {
     pub tenant: TenantId,
     /// Its number.
     pub checkpoint: CheckpointId,
+    /// The attempt of the job whose tasks have acknowledged it.
+    pub attempt: Attempt,
     /// Whether a user asked for it and owns it.
     pub savepoint: bool,
     /// When it was triggered, in milliseconds since the epoch.
@@ -161,7 +163,9 @@ impl Manifest {
             .zip(parallelism.iter().zip(max_parallelism))
             .map(|(vertex, (&p, &max))| VertexState::describe(vertex, p, max))
             .collect();
+        let mut attempt = Attempt::default();
         for (task, state) in permit.into_states() {
+            attempt = attempt.max(task.attempt);
             let vertex = vertices.get_mut(task.vertex as usize);
             let slot = vertex.and_then(|v| v.subtasks.get_mut(task.subtask.0 as usize));
             let Some(slot) = slot else {
@@ -183,6 +187,7 @@ impl Manifest {
             job_name,
             tenant,
             checkpoint,
+            attempt,
             savepoint,
             created_at_ms,
             module_hash,
