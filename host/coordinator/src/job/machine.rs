@@ -5,13 +5,15 @@
 //! 1. A job in a terminal state never leaves it and asks for nothing more.
 //! 2. A new attempt starts only when every task of the one before is over: ended, or on a worker
 //!    that is gone, or silent for so long that its attempt is fenced.
-//! 3. Facts about another attempt than the current one change nothing.
-//! 4. [`Action::End`] is issued exactly once.
+//! 3. No attempt starts and no job ends while a checkpoint is being stored, so that it is known
+//!    which one is the newest.
+//! 4. Facts about another attempt than the current one change nothing.
+//! 5. [`Action::End`] is issued exactly once.
 
 use tidemill_types::{Attempt, WorkerId};
 
 use super::{
-    execution::{ExecutionGraph, Placement},
+    execution::{Execution, ExecutionGraph, Placement},
     failure::{Failure, FailureHistory, FailureKind},
     restart::{RestartDecision, RestartPolicy},
     status::{JobStatus, TaskStatus},
@@ -68,6 +70,8 @@ pub(crate) struct Machine {
     restarts: u64,
     restart_due: bool,
     all_running: bool,
+    /// The metadata of a checkpoint is on its way to the store.
+    storing: bool,
 }
 
 impl Machine {
@@ -93,6 +97,7 @@ impl Machine {
             restarts: 0,
             restart_due: false,
             all_running: false,
+            storing: false,
         }
     }
 
@@ -340,6 +345,16 @@ impl Machine {
         self.after_stop(now_ms)
     }
 
+    /// Whether the metadata of a checkpoint is being stored at the moment.
+    pub(crate) fn set_storing(&mut self, storing: bool, now_ms: i64) -> Vec<Action> {
+        self.storing = storing;
+        match self.status {
+            _ if storing => Vec::new(),
+            JobStatus::Running => self.progress(now_ms),
+            _ => self.after_stop(now_ms),
+        }
+    }
+
     fn stop_tasks(&mut self, now_ms: i64) -> Vec<Action> {
         let mut actions = vec![Action::WithdrawRequest, Action::StopCheckpoints];
         let mut running = false;
@@ -369,11 +384,8 @@ impl Machine {
             self.all_running = true;
             actions.push(Action::AllRunning);
         }
-        if self
-            .tasks
-            .all()
-            .all(|task| task.status == TaskStatus::Finished)
-        {
+        let finished = |task: &Execution| task.status == TaskStatus::Finished;
+        if !self.storing && self.tasks.all().all(finished) {
             actions.push(Action::StopCheckpoints);
             actions.extend(self.end(JobStatus::Finished, now_ms));
         }
@@ -382,7 +394,7 @@ impl Machine {
 
     /// What comes when all tasks have stopped.
     fn after_stop(&mut self, now_ms: i64) -> Vec<Action> {
-        if !self.tasks.all().all(|task| task.status.is_terminal()) {
+        if self.storing || !self.tasks.all().all(|task| task.status.is_terminal()) {
             return Vec::new();
         }
         match self.status {

@@ -291,6 +291,30 @@ fn tasks_that_do_not_stop_are_fenced_off() {
 }
 
 #[test]
+fn a_job_ends_only_when_nothing_is_being_stored() {
+    let mut machine = running();
+    assert!(machine.set_storing(true, 15).is_empty());
+    machine.cancel(20);
+    assert!(report_all(&mut machine, TaskStatus::Canceled).is_empty());
+    assert_eq!(machine.status(), JobStatus::Cancelling);
+    let actions = machine.set_storing(false, 30);
+    assert_eq!(
+        actions,
+        [Action::ReleaseSlots, Action::End(JobStatus::Canceled)]
+    );
+}
+
+#[test]
+fn an_attempt_begins_only_when_nothing_is_being_stored() {
+    let mut machine = running();
+    machine.set_storing(true, 15);
+    machine.task_reported(report(0, 0, 0, TaskStatus::Failed), 20);
+    report_all(&mut machine, TaskStatus::Canceled);
+    assert!(machine.restart_due(520).is_empty());
+    assert_eq!(machine.set_storing(false, 530), [Action::RequestSlots(2)]);
+}
+
+#[test]
 fn slots_that_come_too_late_are_given_back() {
     let mut machine = machine();
     machine.start(3);

@@ -118,12 +118,8 @@ impl JobMaster {
         self.clean_up().await;
     }
 
-    /// The job has ended, and nothing of it is being stored any more.
     fn is_over(&self) -> bool {
-        self.handle.with(|state| {
-            state.machine.status().is_terminal()
-                && state.checkpoints.coordinator.publishing().is_none()
-        })
+        self.handle.status().is_terminal()
     }
 
     /// The coordinator goes away: tasks are stopped, checkpoints stay.
@@ -145,18 +141,21 @@ impl JobMaster {
         });
         let checkpoint = checkpoint.map(|at| i64::try_from(at).unwrap_or(i64::MAX));
         let slots = self.wanted.map(|(_, deadline)| deadline);
-        // The answer of the store wakes us up.
-        let restart = self.restart_at_ms.filter(|_| !self.is_publishing());
-        [checkpoint, slots, restart, self.cancel_deadline_ms]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(i64::MAX)
+        [
+            checkpoint,
+            slots,
+            self.restart_at_ms,
+            self.cancel_deadline_ms,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(i64::MAX)
     }
 
     fn on_time(&mut self) {
         let now_ms = self.now_ms();
-        if self.restart_at_ms.is_some_and(|at| at <= now_ms) && !self.is_publishing() {
+        if self.restart_at_ms.is_some_and(|at| at <= now_ms) {
             self.restart_at_ms = None;
             let actions = self.handle.with(|state| state.machine.restart_due(now_ms));
             self.act(actions);
@@ -179,11 +178,6 @@ impl JobMaster {
             false => Vec::new(),
         });
         self.decide(decisions);
-    }
-
-    fn is_publishing(&self) -> bool {
-        self.handle
-            .with(|state| state.checkpoints.coordinator.publishing().is_some())
     }
 
     fn slots_missing(&mut self, count: u32, now_ms: i64) {
@@ -301,7 +295,9 @@ impl JobMaster {
             if report.status == TaskStatus::Failed {
                 tracing::warn!(task = %id, cause = report.cause, "task failed");
             }
-            (state.machine.task_reported(report, now_ms), decisions)
+            let mut actions = state.note_storing(now_ms);
+            actions.extend(state.machine.task_reported(report, now_ms));
+            (actions, decisions)
         });
         self.decide(decisions);
         self.act(actions);

@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use checkpoints::Checkpoints;
 pub(crate) use execution::Placement;
 pub use failure::FailureKind;
-pub(crate) use machine::{Machine, TaskReport};
+pub(crate) use machine::{Action, Machine, TaskReport};
 pub use status::{JobStatus, TaskStatus};
 
 /// Events that may wait for a job master. It never blocks, so they hardly ever do.
@@ -91,6 +91,13 @@ impl JobState {
             && tasks
                 .indexed()
                 .any(|(vertex, _, task)| is_source(vertex) && !task.status.is_terminal())
+    }
+
+    /// Tells the machine whether a checkpoint is being stored. To be called whenever that may have
+    /// changed.
+    pub(crate) fn note_storing(&mut self, now_ms: i64) -> Vec<Action> {
+        let storing = self.checkpoints.coordinator.publishing().is_some();
+        self.machine.set_storing(storing, now_ms)
     }
 }
 

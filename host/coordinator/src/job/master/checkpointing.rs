@@ -26,18 +26,18 @@ impl JobMaster {
         figures: CheckpointFigures,
     ) {
         let now_ms = self.now_ms();
-        let decisions = self.handle.with(|state| {
+        let (actions, decisions) = self.handle.with(|state| {
             let subtask = (task.vertex, task.subtask.0);
             state
                 .checkpoints
                 .stats
                 .acknowledged(checkpoint, subtask, figures, now_ms);
-            state
-                .checkpoints
-                .coordinator
-                .ack(task, checkpoint, state_of_task)
+            let coordinator = &mut state.checkpoints.coordinator;
+            let decisions = coordinator.ack(task, checkpoint, state_of_task);
+            (state.note_storing(now_ms), decisions)
         });
         self.decide(decisions);
+        self.act(actions);
     }
 
     pub(super) fn on_stored(
@@ -65,6 +65,8 @@ impl JobMaster {
             }
         });
         self.decide(decisions);
+        let actions = self.handle.with(|state| state.note_storing(now_ms));
+        self.act(actions);
     }
 
     pub(super) fn on_request(&mut self, kind: CheckpointKind, reply: checkpoints::Waiter) {
