@@ -17,6 +17,9 @@ pub struct Window {
 }
 
 impl Window {
+    /// A window that nothing belongs to.
+    pub(crate) const EMPTY: Self = Self { start: 0, end: 0 };
+
     /// The last millisecond: when the window fires, and the timestamp of its result.
     #[must_use]
     pub fn max_timestamp(&self) -> i64 {
@@ -49,6 +52,15 @@ pub trait Assigner: Copy + 'static {
 
     /// Hands the windows of `timestamp` to `f`.
     fn assign(&self, timestamp: i64, f: impl FnMut(Window));
+
+    /// The same, for one who keeps the window that came last: it mostly is the next one as well,
+    /// and finding it anew takes a division.
+    #[doc(hidden)]
+    #[inline]
+    fn assign_near(&self, timestamp: i64, last: &mut Window, f: impl FnMut(Window)) {
+        let _ = last;
+        self.assign(timestamp, f);
+    }
 
     /// The assigner for people, as in a plan.
     fn describe(&self) -> String;
@@ -120,6 +132,14 @@ impl Assigner for Tumbling {
         f(self.window(timestamp));
     }
 
+    #[inline]
+    fn assign_near(&self, timestamp: i64, last: &mut Window, mut f: impl FnMut(Window)) {
+        if timestamp < last.start || timestamp >= last.end {
+            *last = self.window(timestamp);
+        }
+        f(*last);
+    }
+
     fn describe(&self) -> String {
         let domain = if self.event_time {
             "Event"
@@ -151,6 +171,19 @@ impl fmt::Display for Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_window_that_came_last_does_not_change_the_next() {
+        let tumbling = Tumbling::event_time(Duration::from_secs(15)).offset(Duration::from_secs(1));
+        let mut last = Window::EMPTY;
+        for timestamp in [
+            0, 1, 999, 1_000, 15_999, 16_000, 3, -1, -14_001, -14_000, 16_000,
+        ] {
+            let mut near = None;
+            tumbling.assign_near(timestamp, &mut last, |window| near = Some(window));
+            assert_eq!(near, Some(tumbling.window(timestamp)), "{timestamp}");
+        }
+    }
 
     #[test]
     fn windows_before_the_epoch_are_whole_too() {

@@ -40,6 +40,7 @@ pub(crate) struct Combine<S, W, A, Acc> {
     port: u32,
     selector: S,
     assigner: W,
+    last: Window,
     aggregate: Rc<A>,
     counts: Counts,
     table: Table,
@@ -56,6 +57,7 @@ impl<S, W, A, Acc> Combine<S, W, A, Acc> {
             port,
             selector,
             assigner,
+            last: Window::EMPTY,
             aggregate: by,
             counts: Counts::default(),
             table: Table::default(),
@@ -149,6 +151,7 @@ where
         let Self {
             selector,
             assigner,
+            last,
             aggregate,
             table,
             entries,
@@ -157,7 +160,7 @@ where
             ..
         } = self;
         selector.with_bytes(&value, scratch, |key| {
-            assigner.assign(timestamp, |window| {
+            assigner.assign_near(timestamp, last, |window| {
                 let index = entry_of(table, entries, key, window);
                 let part = &mut entries[index as usize].part;
                 let (elements, acc) = part.get_or_insert_with(|| {
