@@ -20,6 +20,8 @@ use crate::{Clicks, WINDOW_MS};
 const TICK: Duration = Duration::from_millis(10);
 /// How many windows it may be ahead of the results: some 2 MiB of events.
 const WINDOWS_AHEAD_MAX: u64 = 8;
+/// How long creating a topic may take, a broker that does not answer included.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last events may take to be acknowledged.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -81,7 +83,9 @@ pub async fn create_topics(servers: &str, topics: &[&str], partitions: i32) -> R
         .map_err(|e| failed(topics.first().unwrap_or(&""), e))?;
     for topic in topics {
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
-        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+        let options = AdminOptions::new()
+            .request_timeout(Some(ADMIN_TIMEOUT))
+            .operation_timeout(Some(ADMIN_TIMEOUT));
         let results = admin
             .create_topics([&new], &options)
             .await

@@ -5,6 +5,11 @@
 //! what the job made of it: every (page, window) must be there and say 1,000. [`MockBroker`] is a
 //! broker inside this process, for a demo without Kafka.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "events are generated in real time"
+)]
+
 mod audit;
 mod broker;
 mod clicks;

@@ -38,7 +38,7 @@ pub(crate) struct TaskMetrics {
     backpressured_ns: AtomicU64,
     guest: Mutex<BTreeMap<String, f64>>,
     connector: Mutex<Vec<(String, f64)>>,
-    last: Mutex<Option<Previous>>,
+    last: Mutex<Option<Totals>>,
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ struct OperatorMetrics {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Previous {
+struct Totals {
     at: Instant,
     busy_ns: u64,
     idle_ns: u64,
@@ -132,7 +132,49 @@ impl TaskMetrics {
 
     /// All figures as they are now, with rates since the last call.
     pub(crate) fn report(&self) -> Vec<Metric> {
-        let now = Previous {
+        let now = self.totals();
+        let mut report = Report::default();
+        report.count("numRecordsIn", now.records_in);
+        report.count("numRecordsOut", now.records_out);
+        report.count("numBytesIn", now.bytes_in);
+        report.count("numBytesOut", now.bytes_out);
+        report.count("numRecordsInErrors", self.rejected.load(Relaxed));
+        report.count("numFiredTimers", self.fired_timers.load(Relaxed));
+        report.count("inputQueueBytes", self.input_queue_bytes.load(Relaxed));
+        report.count("guestMemoryBytes", self.guest_memory.load(Relaxed));
+        report.put("currentInputWatermark", watermark(&self.input_watermark));
+        report.put("currentOutputWatermark", watermark(&self.output_watermark));
+        report.count("accumulateBusyTimeMs", now.busy_ns / 1_000_000);
+        report.count("accumulateIdleTimeMs", now.idle_ns / 1_000_000);
+        report.count(
+            "accumulateBackPressuredTimeMs",
+            now.backpressured_ns / 1_000_000,
+        );
+        if let Some(before) = self.last.lock().replace(now) {
+            report.rates(&before, &now);
+        }
+        for operator in &self.operators {
+            let name = &operator.name;
+            report.count(
+                &format!("{name}.numRecordsIn"),
+                operator.records_in.load(Relaxed),
+            );
+            report.count(
+                &format!("{name}.numRecordsOut"),
+                operator.records_out.load(Relaxed),
+            );
+        }
+        for (name, value) in self.guest.lock().iter() {
+            report.put(name, *value);
+        }
+        for (name, value) in self.connector.lock().iter() {
+            report.put(name, *value);
+        }
+        report.0
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
             at: Instant::now(),
             busy_ns: self.busy_ns.load(Relaxed),
             idle_ns: self.idle_ns.load(Relaxed),
@@ -141,79 +183,47 @@ impl TaskMetrics {
             records_out: self.records_out.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
-        };
-        let mut metrics = Vec::new();
-        let mut put = |name: &str, value: f64| {
-            metrics.push(Metric {
-                name: name.to_owned(),
-                value,
-            });
-        };
-        put("numRecordsIn", float(now.records_in));
-        put("numRecordsOut", float(now.records_out));
-        put("numBytesIn", float(now.bytes_in));
-        put("numBytesOut", float(now.bytes_out));
-        put("numRecordsInErrors", float(self.rejected.load(Relaxed)));
-        put("numFiredTimers", float(self.fired_timers.load(Relaxed)));
-        put(
-            "inputQueueBytes",
-            float(self.input_queue_bytes.load(Relaxed)),
-        );
-        put("guestMemoryBytes", float(self.guest_memory.load(Relaxed)));
-        put("currentInputWatermark", watermark(&self.input_watermark));
-        put("currentOutputWatermark", watermark(&self.output_watermark));
-        put("accumulatedBusyTimeMs", float(now.busy_ns / 1_000_000));
-        put("accumulatedIdleTimeMs", float(now.idle_ns / 1_000_000));
-        put(
-            "accumulatedBackPressuredTimeMs",
-            float(now.backpressured_ns / 1_000_000),
-        );
-        if let Some(before) = self.last.lock().replace(now) {
-            let seconds = now.at.duration_since(before.at).as_secs_f64().max(1e-3);
-            let rate = |now: u64, before: u64| float(now - before) / seconds;
-            put(
-                "numRecordsInPerSecond",
-                rate(now.records_in, before.records_in),
-            );
-            put(
-                "numRecordsOutPerSecond",
-                rate(now.records_out, before.records_out),
-            );
-            put("numBytesInPerSecond", rate(now.bytes_in, before.bytes_in));
-            put(
-                "numBytesOutPerSecond",
-                rate(now.bytes_out, before.bytes_out),
-            );
-            let ms = |now: u64, before: u64| (rate(now, before) / 1e6).min(1000.0);
-            put("busyTimeMsPerSecond", ms(now.busy_ns, before.busy_ns));
-            put("idleTimeMsPerSecond", ms(now.idle_ns, before.idle_ns));
-            put(
-                "backPressuredTimeMsPerSecond",
-                ms(now.backpressured_ns, before.backpressured_ns),
-            );
         }
-        for operator in &self.operators {
-            put(
-                &format!("{}.numRecordsIn", operator.name),
-                float(operator.records_in.load(Relaxed)),
-            );
-            put(
-                &format!("{}.numRecordsOut", operator.name),
-                float(operator.records_out.load(Relaxed)),
-            );
-        }
-        let own = |(name, value): (&String, &f64)| Metric {
-            name: name.clone(),
-            value: *value,
-        };
-        metrics.extend(self.guest.lock().iter().map(own));
-        metrics.extend(
-            self.connector
-                .lock()
-                .iter()
-                .map(|(name, value)| own((name, value))),
+    }
+}
+
+/// Metrics being collected.
+#[derive(Default)]
+struct Report(Vec<Metric>);
+
+impl Report {
+    fn put(&mut self, name: &str, value: f64) {
+        self.0.push(Metric {
+            name: name.to_owned(),
+            value,
+        });
+    }
+
+    fn count(&mut self, name: &str, value: u64) {
+        self.put(name, float(value));
+    }
+
+    fn rates(&mut self, before: &Totals, now: &Totals) {
+        let seconds = now.at.duration_since(before.at).as_secs_f64().max(1e-3);
+        let rate = |now: u64, before: u64| float(now.saturating_sub(before)) / seconds;
+        let ms = |now: u64, before: u64| (rate(now, before) / 1e6).min(1000.0);
+        self.put(
+            "numRecordsInPerSecond",
+            rate(now.records_in, before.records_in),
         );
-        metrics
+        self.put(
+            "numRecordsOutPerSecond",
+            rate(now.records_out, before.records_out),
+        );
+        self.put("numBytesInPerSecond", rate(now.bytes_in, before.bytes_in));
+        self.put(
+            "numBytesOutPerSecond",
+            rate(now.bytes_out, before.bytes_out),
+        );
+        self.put("busyTimeMsPerSecond", ms(now.busy_ns, before.busy_ns));
+        self.put("idleTimeMsPerSecond", ms(now.idle_ns, before.idle_ns));
+        let backpressured = ms(now.backpressured_ns, before.backpressured_ns);
+        self.put("backPressuredTimeMsPerSecond", backpressured);
     }
 }
 

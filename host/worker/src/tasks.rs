@@ -138,9 +138,10 @@ impl Tasks {
         if let Outcome::Failed(error) = &outcome
             && error.is_consequence()
         {
-            let _ = tokio::time::timeout(CONSEQUENCE_DELAY, cancel.cancelled())
-                .await
-                .is_ok();
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = tokio::time::sleep(CONSEQUENCE_DELAY) => {}
+            }
         }
         self.forget(id);
         report(

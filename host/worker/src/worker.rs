@@ -1,6 +1,6 @@
 //! A worker process, put together.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tidemill_connectors::Registry;
 use tidemill_planner::Planner;
@@ -19,6 +19,9 @@ use crate::{
 /// Data threads per core: a guest that computes for long holds one, and the operating system
 /// shares the cores among the rest.
 const DATA_THREADS_PER_CORE: usize = 2;
+
+/// How long tasks may take to stop when the worker does.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a worker is made of.
 pub struct WorkerConfig {
@@ -157,10 +160,10 @@ impl Worker {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let ended = self.session.run(shutdown).await;
         self.tasks.cancel_all();
-        let joined = self.tasks.join();
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), joined)
-            .await
-            .is_ok();
+        let joined = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.tasks.join()).await;
+        if joined.is_err() {
+            tracing::warn!("some tasks did not stop in time");
+        }
         self.data.shutdown_background();
         Ok(ended?)
     }

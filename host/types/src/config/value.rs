@@ -18,7 +18,7 @@ macro_rules! numbers {
     ($($t:ty),*) => {$(
         impl ConfigValue for $t {
             fn parse(text: &str) -> Result<Self, String> {
-                text.trim().parse().map_err(|_| {
+                text.trim().parse().map_err(|_not_a_number| {
                     format!("expected a whole number from {} to {}", <$t>::MIN, <$t>::MAX)
                 })
             }
@@ -39,7 +39,9 @@ impl ConfigValue for bool {
 
 impl ConfigValue for f64 {
     fn parse(text: &str) -> Result<Self, String> {
-        text.trim().parse().map_err(|_| "expected a number".into())
+        text.trim()
+            .parse()
+            .map_err(|_not_a_number| "expected a number".into())
     }
 }
 
@@ -75,7 +77,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let expected =
         || "expected a duration such as \"500 ms\", \"30 s\", \"5 min\" or \"1 h\"".to_owned();
     let (number, unit) = split_unit(text);
-    let number: u64 = number.parse().map_err(|_| expected())?;
+    let number: u64 = number.parse().map_err(|_not_a_number| expected())?;
     let nanos: u64 = match unit.to_ascii_lowercase().as_str() {
         "ns" | "nano" | "nanosecond" | "nanoseconds" => 1,
         "us" | "µs" | "micro" | "microsecond" | "microseconds" => 1_000,
@@ -89,7 +91,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let total = u128::from(number) * u128::from(nanos);
     u64::try_from(total)
         .map(Duration::from_nanos)
-        .map_err(|_| "the duration is longer than 500 years".into())
+        .map_err(|_not_a_number| "the duration is longer than 500 years".into())
 }
 
 /// Writes a duration the way [`parse_duration`] reads it, in milliseconds.
@@ -106,7 +108,7 @@ impl ConfigValue for MemorySize {
     fn parse(text: &str) -> Result<Self, String> {
         let expected = || "expected a size such as \"64 kb\", \"128 mb\" or \"1 gb\"".to_owned();
         let (number, unit) = split_unit(text);
-        let number: u64 = number.parse().map_err(|_| expected())?;
+        let number: u64 = number.parse().map_err(|_not_a_number| expected())?;
         let shift = match unit.to_ascii_lowercase().as_str() {
             "" | "b" | "bytes" => 0,
             "k" | "kb" | "kib" | "kibibytes" => 10,

@@ -11,7 +11,7 @@ use tidemill_storage::Location;
 use tidemill_types::{CheckpointId, KeyGroupRange};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{TaskError, TaskSpec, host::now_ms, running::Alignment};
+use super::{TaskSpec, host::now_ms, running::Alignment};
 use crate::exchange::Barrier;
 
 /// State below this size travels in the acknowledgement and is stored in `_metadata`: a small
@@ -47,8 +47,7 @@ impl Uploads {
     pub(crate) fn start(
         &mut self,
         barrier: &Barrier,
-        state: SubtaskState,
-        keyed: Snapshot,
+        (state, keyed): (SubtaskState, Snapshot),
         alignment: Alignment,
         sync: Duration,
     ) {
@@ -75,11 +74,10 @@ impl Uploads {
         let events = self.events.clone();
         self.running.spawn(async move {
             let kind = upload.run(keyed).await;
-            // The session is gone only when the worker is.
-            let _ = events
-                .send(WorkerMessage { kind: Some(kind) })
-                .await
-                .is_ok();
+            let message = WorkerMessage { kind: Some(kind) };
+            if events.send(message).await.is_err() {
+                tracing::debug!("nobody waits for a checkpoint any more");
+            }
         });
     }
 
@@ -91,25 +89,6 @@ impl Uploads {
     /// Waits for what is under way.
     pub(crate) async fn drain(&mut self) {
         while self.running.join_next().await.is_some() {}
-    }
-
-    /// The part of a subtask that has finished, for all later checkpoints.
-    ///
-    /// # Errors
-    ///
-    /// [`TaskError::Bug`] when the snapshot cannot be encoded.
-    pub(crate) fn final_state(
-        &self,
-        mut state: SubtaskState,
-        keyed: Snapshot,
-    ) -> Result<SubtaskState, TaskError> {
-        if !keyed.is_empty() {
-            let bytes = keyed.encode().map_err(|e| TaskError::Bug(e.to_string()))?;
-            state
-                .keyed
-                .push(KeyedHandle::inline(key_groups(&self.spec), bytes));
-        }
-        Ok(state)
     }
 }
 

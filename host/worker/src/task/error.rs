@@ -118,6 +118,10 @@ impl TaskError {
 
     /// Whether this is only what is seen of a failure elsewhere.
     pub(crate) fn is_consequence(&self) -> bool {
-        matches!(self, Self::Exchange(_) | Self::Closed(_) | Self::Cancelled)
+        match self {
+            Self::Exchange(error) | Self::Closed(exchange::Closed(error)) => error.is_consequence(),
+            Self::Cancelled => true,
+            _ => false,
+        }
     }
 }

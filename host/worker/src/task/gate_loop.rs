@@ -94,7 +94,7 @@ impl GateLoop {
                 Turn::Control(None) => return Err(TaskError::Cancelled),
                 Turn::Tick => {}
             }
-            self.task.fire_processing_timers().await?;
+            self.task.fire_processing_timers()?;
             self.task.flush_in_time().await?;
             self.take_metrics().await;
         }
@@ -164,15 +164,13 @@ impl GateLoop {
             }
         }
         if batch.len() <= records_max {
-            self.task.process(input, 0, &batch).await?;
+            self.task.process(input, 0, &batch)?;
             return Ok(());
         }
         let mut start = 0;
         while start < batch.len() {
             let end = batch.len().min(start + self.task.sizer.records());
-            self.task
-                .process(input, 0, &batch.slice(start..end))
-                .await?;
+            self.task.process(input, 0, &batch.slice(start..end))?;
             start = end;
             self.task.flush_in_time().await?;
             self.between_calls().await?;
@@ -262,7 +260,7 @@ impl GateLoop {
             .filter(|(i, _)| **i == input)
             .all(|(_, ended)| *ended)
         {
-            self.task.end_of_input(input).await?;
+            self.task.end_of_input(input)?;
         }
         let decisions = self.aligner.channel_ended(channel);
         self.decide(decisions).await
@@ -276,7 +274,7 @@ impl GateLoop {
             Control::Aborted(checkpoint) => {
                 let decisions = self.aligner.cancelled(checkpoint);
                 self.decide(decisions).await?;
-                self.task.aborted(checkpoint).await
+                self.task.aborted(checkpoint)
             }
         }
     }

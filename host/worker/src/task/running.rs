@@ -87,7 +87,7 @@ impl Running {
     /// # Errors
     ///
     /// What an import met, or what the guest itself did.
-    pub(crate) async fn call<T>(
+    pub(crate) fn call<T>(
         &mut self,
         call: impl AsyncFnOnce(&mut Guest) -> Result<T, GuestError>,
     ) -> Result<T, TaskError> {
@@ -134,7 +134,7 @@ impl Running {
     /// # Errors
     ///
     /// [`TaskError`] when the guest fails, or rejects a record and the policy is to fail.
-    pub(crate) async fn process(
+    pub(crate) fn process(
         &mut self,
         input: u32,
         split: u32,
@@ -145,9 +145,7 @@ impl Running {
         metrics
             .bytes_in
             .fetch_add(batch.byte_size() as u64, Relaxed);
-        let progress = self
-            .call(async |guest| guest.process(input, split, batch).await)
-            .await?;
+        let progress = self.call(async |guest| guest.process(input, split, batch).await)?;
         self.sizer.learn(batch.len(), self.guest.last_call_time());
         self.take(&progress, Some(batch))?;
         Ok(progress.watermark)
@@ -203,12 +201,10 @@ impl Running {
                 .timers
                 .pop_due_event(watermark, TIMERS_PER_CALL);
             let Some(due) = due else { break };
-            self.fire(&due, watermark).await?;
+            self.fire(&due, watermark)?;
         }
         if self.spec().vertex().wants_watermarks {
-            let progress = self
-                .call(async |guest| guest.watermark(watermark).await)
-                .await?;
+            let progress = self.call(async |guest| guest.watermark(watermark).await)?;
             self.take(&progress, None)?;
         }
         self.shared.outputs.lock().await.watermark(watermark).await
@@ -219,7 +215,7 @@ impl Running {
     /// # Errors
     ///
     /// [`TaskError`] when the guest or an output fails.
-    pub(crate) async fn fire_processing_timers(&mut self) -> Result<(), TaskError> {
+    pub(crate) fn fire_processing_timers(&mut self) -> Result<(), TaskError> {
         loop {
             let now = now_ms();
             let due = self
@@ -230,18 +226,16 @@ impl Running {
                 .timers
                 .pop_due_processing(now, TIMERS_PER_CALL);
             let Some(due) = due else { return Ok(()) };
-            self.fire(&due, now).await?;
+            self.fire(&due, now)?;
         }
     }
 
-    async fn fire(&mut self, due: &tidemill_types::TimerBatch, now: i64) -> Result<(), TaskError> {
+    fn fire(&mut self, due: &tidemill_types::TimerBatch, now: i64) -> Result<(), TaskError> {
         self.shared
             .metrics
             .fired_timers
             .fetch_add(due.len() as u64, Relaxed);
-        let progress = self
-            .call(async |guest| guest.fire_timers(due, now).await)
-            .await?;
+        let progress = self.call(async |guest| guest.fire_timers(due, now).await)?;
         self.take(&progress, None)
     }
 
@@ -294,7 +288,7 @@ impl Running {
         alignment: Alignment,
     ) -> Result<(), TaskError> {
         let start = Instant::now();
-        let operators = self.snapshot_guest(barrier.checkpoint).await?;
+        let operators = self.snapshot_guest(barrier.checkpoint)?;
         let sinks = {
             let mut outputs = self.shared.outputs.lock().await;
             outputs
@@ -318,13 +312,11 @@ impl Running {
         self.shared.keyed.lock().state.snapshot(now_ms())
     }
 
-    async fn snapshot_guest(
+    fn snapshot_guest(
         &mut self,
         checkpoint: CheckpointId,
     ) -> Result<Vec<OperatorStatePart>, TaskError> {
-        let states = self
-            .call(async |guest| guest.snapshot(checkpoint.0).await)
-            .await?;
+        let states = self.call(async |guest| guest.snapshot(checkpoint.0).await)?;
         let vertex = self.spec().vertex();
         let part = |state: tidemill_runtime::OperatorState| {
             let declared = vertex.states.get(state.state as usize)?;
@@ -349,7 +341,6 @@ impl Running {
     pub(crate) async fn complete(&mut self, checkpoint: CheckpointId) -> Result<(), TaskError> {
         self.shared.outputs.lock().await.commit(checkpoint).await?;
         self.call(async |guest| guest.checkpoint_complete(checkpoint.0).await)
-            .await
     }
 
     /// A checkpoint that this task was part of will never be.
@@ -357,10 +348,9 @@ impl Running {
     /// # Errors
     ///
     /// [`TaskError`] when the guest fails.
-    pub(crate) async fn aborted(&mut self, checkpoint: CheckpointId) -> Result<(), TaskError> {
+    pub(crate) fn aborted(&mut self, checkpoint: CheckpointId) -> Result<(), TaskError> {
         self.uploads.abort(checkpoint);
         self.call(async |guest| guest.checkpoint_aborted(checkpoint.0).await)
-            .await
     }
 
     /// The input is at its end, and so is event time: writes and sends everything that is left.
@@ -374,7 +364,7 @@ impl Running {
         &mut self,
         source: Vec<SplitState>,
     ) -> Result<SubtaskState, TaskError> {
-        let operators = self.snapshot_guest(CheckpointId(0)).await?;
+        let operators = self.snapshot_guest(CheckpointId(0))?;
         self.shared.outputs.lock().await.finish().await?;
         self.uploads.drain().await;
         Ok(SubtaskState {
@@ -390,10 +380,8 @@ impl Running {
     /// # Errors
     ///
     /// [`TaskError`] when the guest fails.
-    pub(crate) async fn end_of_input(&mut self, input: u32) -> Result<(), TaskError> {
-        let progress = self
-            .call(async |guest| guest.end_of_input(input).await)
-            .await?;
+    pub(crate) fn end_of_input(&mut self, input: u32) -> Result<(), TaskError> {
+        let progress = self.call(async |guest| guest.end_of_input(input).await)?;
         self.take(&progress, None)
     }
 }

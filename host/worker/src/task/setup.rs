@@ -78,7 +78,7 @@ pub(crate) async fn set_up(
         .await
         .map_err(|source| guest_error(&spec, source))?;
     let mut task = Running::new(cx, control, shared, guest);
-    start_guest(&mut task).await?;
+    start_guest(&mut task)?;
     let input = match gate {
         Some(gate) => Input::Gate(gate),
         None => Input::Source(open_source(&spec, &task.registry()).await?),
@@ -94,13 +94,13 @@ fn guest_error(spec: &TaskSpec, source: tidemill_runtime::GuestError) -> TaskErr
     }
 }
 
-async fn start_guest(task: &mut Running) -> Result<(), TaskError> {
+fn start_guest(task: &mut Running) -> Result<(), TaskError> {
     let spec = task.spec().clone();
     let request = PlanRequest {
         args: spec.job.args.clone(),
         config: spec.job.plan_config.clone(),
     };
-    let planned = task.call(async |guest| guest.plan(&request).await).await?;
+    let planned = task.call(async |guest| guest.plan(&request).await)?;
     if planned != spec.job.graph {
         return Err(TaskError::PlanDiffers(difference(
             &spec.job.graph,
@@ -117,11 +117,10 @@ async fn start_guest(task: &mut Running) -> Result<(), TaskError> {
         cache_bytes: memory / 4,
         restored: spec.restore.is_some(),
     };
-    task.call(async |guest| guest.open(&open).await).await?;
+    task.call(async |guest| guest.open(&open).await)?;
     let states = operator_states(&spec)?;
     if !states.is_empty() {
-        task.call(async |guest| guest.restore(&states).await)
-            .await?;
+        task.call(async |guest| guest.restore(&states).await)?;
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ impl SourceLoop {
                 Turn::Control(None) => return Err(TaskError::Cancelled),
                 Turn::Tick => {}
             }
-            self.task.fire_processing_timers().await?;
+            self.task.fire_processing_timers()?;
             self.task.flush_in_time().await?;
             let blocked = self.task.shared.metrics.backpressured() - waited;
             self.pass_time(start.elapsed().saturating_sub(blocked));
@@ -130,7 +130,7 @@ impl SourceLoop {
     async fn handle(&mut self, event: SourceEvent) -> Result<(), TaskError> {
         match event {
             SourceEvent::Batch { split, batch } => {
-                let watermark = self.task.process(0, split, &batch).await?;
+                let watermark = self.task.process(0, split, &batch)?;
                 let split = split as usize;
                 self.watermarks.advance(split, watermark);
                 self.silence.break_off(split);
@@ -171,7 +171,7 @@ impl SourceLoop {
                 Ok(false)
             }
             Control::Aborted(checkpoint) => {
-                self.task.aborted(checkpoint).await?;
+                self.task.aborted(checkpoint)?;
                 Ok(false)
             }
         }
@@ -249,7 +249,7 @@ impl SourceLoop {
         if let Merged::Advanced(watermark) = self.watermarks.end() {
             self.task.advance(watermark).await?;
         }
-        self.task.end_of_input(0).await?;
+        self.task.end_of_input(0)?;
         self.task.finish(splits).await
     }
 

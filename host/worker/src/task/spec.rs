@@ -66,7 +66,7 @@ impl JobSpec {
         let spec = read_job(job, attempt, locations).map_err(invalid)?;
         let spec = Arc::new(spec);
         tasks
-            .into_iter()
+            .iter()
             .map(|task| read_task(&spec, task).map_err(invalid))
             .collect()
     }
@@ -114,7 +114,7 @@ fn read_job(
     })
 }
 
-fn read_task(job: &Arc<JobSpec>, task: TaskDeployment) -> Result<TaskSpec, String> {
+fn read_task(job: &Arc<JobSpec>, task: &TaskDeployment) -> Result<TaskSpec, String> {
     let parallelism = job.parallelism.get(task.vertex as usize).copied();
     if parallelism.is_none_or(|parallelism| task.subtask >= parallelism) {
         return Err(format!(
