@@ -9,7 +9,7 @@
 //! `SIMULATION_SEEDS=100000 SIMULATION_FROM=0 cargo test --release -p tidemill-checkpoint --test
 //! simulation` runs more of it. A failure names its seed.
 
-#![expect(clippy::panic, clippy::print_stderr, reason = "a test that reports")]
+#![expect(clippy::print_stderr, reason = "a test that reports")]
 
 #[path = "simulation/driver.rs"]
 mod driver;

@@ -311,7 +311,7 @@ impl Counter {
                     answers.push(Answer::Ack(checkpoint, self.snapshot(checkpoint, outside)));
                 }
                 AlignDecision::Abort { checkpoint, .. } => {
-                    answers.push(Answer::Decline(checkpoint))
+                    answers.push(Answer::Decline(checkpoint));
                 }
                 AlignDecision::Block { .. } => {}
             }

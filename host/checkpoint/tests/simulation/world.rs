@@ -220,7 +220,7 @@ impl World {
 
     /// Reports of a task keep their order, and none is lost while its sender lives; the protocol
     /// asks for that. They may be doubled.
-    fn send_to_coordinator(&mut self, task: TaskId, message: ToCoordinator) {
+    fn send_to_coordinator(&mut self, task: TaskId, message: &ToCoordinator) {
         let doubled = !self.calm() && self.rng.random_bool(0.05);
         for _ in 0..if doubled { 2 } else { 1 } {
             let at = self.now + self.delay();
@@ -299,7 +299,7 @@ impl World {
                 if !tasks.is_empty() {
                     let victim = tasks[self.rng.random_range(0..tasks.len())];
                     self.tasks.remove(&victim);
-                    self.send_to_coordinator(victim, ToCoordinator::Failed(victim));
+                    self.send_to_coordinator(victim, &ToCoordinator::Failed(victim));
                 }
             }
             6..8 => self.request_savepoint(),
@@ -309,7 +309,7 @@ impl World {
 
     pub(crate) fn start_task(&mut self, id: TaskId, task: Task) {
         self.tasks.insert(id, task);
-        self.send_to_coordinator(id, ToCoordinator::Running(id));
+        self.send_to_coordinator(id, &ToCoordinator::Running(id));
         self.after(1, Event::Step(id));
     }
 
@@ -331,7 +331,7 @@ impl World {
     fn step_source(&mut self, id: TaskId, source: &mut Source) {
         if let Some((checkpoint, state, sent)) = source.barrier() {
             self.send(id, sent);
-            self.send_to_coordinator(id, ToCoordinator::Ack(id, checkpoint, state));
+            self.send_to_coordinator(id, &ToCoordinator::Ack(id, checkpoint, state));
             return;
         }
         let full = self
@@ -347,7 +347,7 @@ impl World {
                 let sent = source.end();
                 self.send(id, sent);
                 self.figures.finished_sources += 1;
-                self.send_to_coordinator(id, ToCoordinator::Finished(id, source.state()));
+                self.send_to_coordinator(id, &ToCoordinator::Finished(id, source.state()));
             }
             None => {}
         }
@@ -393,7 +393,7 @@ impl World {
                 Answer::Ack(checkpoint, state) => ToCoordinator::Ack(id, checkpoint, state),
                 Answer::Decline(checkpoint) => ToCoordinator::Decline(id, checkpoint),
             };
-            self.send_to_coordinator(id, report);
+            self.send_to_coordinator(id, &report);
         }
     }
 
