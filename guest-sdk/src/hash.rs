@@ -120,7 +120,7 @@ mod tests {
         let text = b"abcdefghijklmnopqrstuvwxyz";
         for end in 0..text.len() {
             let own = &text[..end];
-            assert!(same(own, &own.to_vec()));
+            assert!(same(own, own.to_vec().as_slice()));
             for at in 0..end {
                 let mut other = own.to_vec();
                 other[at] = b'.';

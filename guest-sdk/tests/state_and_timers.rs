@@ -161,6 +161,7 @@ fn timing(env: &Env, _args: &Args) -> Result<()> {
 }
 
 /// What fires when timers were set for these times and event time comes to 1,000.
+#[expect(clippy::unwrap_used, reason = "a part of tests")]
 fn fired(what: &str, times: &[i64]) -> Vec<String> {
     let mut job = JobTest::new(timing).start().unwrap();
     job.send("in", times.iter().map(|at| format!(r#"[{at},"{what}"]"#)))

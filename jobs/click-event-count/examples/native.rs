@@ -17,32 +17,58 @@ use tidemill::testing::task::OpenRequest;
 use tidemill::testing::types::{Batch, Column};
 use tidemill::testing::{Instance, MemoryHost, with_host};
 
-const ARGS: [&str; 6] =
-    ["--event-time", "--chaining", "--source", "datagen", "--sink", "blackhole"];
+const ARGS: [&str; 6] = [
+    "--event-time",
+    "--chaining",
+    "--source",
+    "datagen",
+    "--sink",
+    "blackhole",
+];
 const BATCHES: usize = 200;
 const BATCH_RECORDS: usize = 1_000;
 const ROUNDS: usize = 15;
 
 fn column() -> Column {
-    Column { data: Vec::new(), ends: Vec::new(), nulls: Vec::new() }
+    Column {
+        data: Vec::new(),
+        ends: Vec::new(),
+        nulls: Vec::new(),
+    }
 }
 
 fn clicks(batch: usize) -> Batch {
     let pages = ["/help", "/index", "/shop", "/jobs", "/about", "/news"];
     let mut values = column();
     for event in batch * BATCH_RECORDS..(batch + 1) * BATCH_RECORDS {
-        let json = format!(r#"{{"timestamp":{},"page":"{}"}}"#, event / 6 * 15, pages[event % 6]);
+        let json = format!(
+            r#"{{"timestamp":{},"page":"{}"}}"#,
+            event / 6 * 15,
+            pages[event % 6]
+        );
         values.data.extend_from_slice(json.as_bytes());
-        values.ends.push(u32::try_from(values.data.len()).expect("a batch is small"));
+        values
+            .ends
+            .push(u32::try_from(values.data.len()).expect("a batch is small"));
     }
     let timestamps = vec![i64::MIN; BATCH_RECORDS];
-    Batch { timestamps, keys: column(), values, headers: Vec::new() }
+    Batch {
+        timestamps,
+        keys: column(),
+        values,
+        headers: Vec::new(),
+    }
 }
 
 fn open(vertex: u32) -> Instance {
     let mut instance = Instance::default();
-    let request = PlanRequest { args: ARGS.map(str::to_owned).into(), config: Vec::new() };
-    instance.plan("native", click_event_count, request).expect("the job can be planned");
+    let request = PlanRequest {
+        args: ARGS.map(str::to_owned).into(),
+        config: Vec::new(),
+    };
+    instance
+        .plan("native", click_event_count, request)
+        .expect("the job can be planned");
     let request = OpenRequest {
         vertex,
         subtask: 0,

@@ -127,7 +127,11 @@ fn loop_over_memory() {
 
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
-    if depth == u64::MAX { 0 } else { black_box(recurse(depth + 1)) + frame[1] }
+    if depth == u64::MAX {
+        0
+    } else {
+        black_box(recurse(depth + 1)) + frame[1]
+    }
 }
 
 fn eat_memory() {
