@@ -36,6 +36,7 @@
 mod assignment;
 mod client;
 mod errors;
+mod metadata;
 mod offsets;
 mod options;
 mod producer;
@@ -44,7 +45,7 @@ mod source;
 mod split;
 
 pub(crate) use self::{
-    client::{check_sink, check_source},
+    metadata::{check_sink, check_source},
     options::{SinkOptions, SourceOptions},
     producer::ProducerPool,
     sink::KafkaSink,

@@ -11,7 +11,7 @@ use rdkafka::{
 use tidemill_types::{Batch, CheckpointId};
 
 use super::{
-    client, errors,
+    errors, metadata,
     options::SinkOptions,
     producer::{InFlight, ProducerPool, Shared, size},
 };
@@ -46,7 +46,7 @@ impl KafkaSink {
         pool: &ProducerPool,
     ) -> Result<Self, ConnectorError> {
         let shared = pool.get(&options.client)?;
-        client::find_topic(&shared, &options).await?;
+        metadata::find_topic(&shared, &options).await?;
         Ok(Self {
             options,
             shared,

@@ -7,6 +7,9 @@
 //! 2. Positions move when a builder is given out, not when a message is pulled.
 //! 3. At most one budget of records waits in builders; librdkafka's own queue is bounded in bytes.
 
+mod assign;
+mod ends;
+
 use std::{
     collections::{HashMap, VecDeque},
     pin::pin,
@@ -23,22 +26,19 @@ use rdkafka::{
 };
 use tidemill_types::CheckpointId;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::{
-    assignment::owner,
-    client::{self, Context, SILENCE_MAX, Watch, drop_elsewhere},
+    client::{Context, Watch, drop_elsewhere},
     errors,
-    offsets::{self, Partition},
+    offsets::Partition,
     options::SourceOptions,
-    split::{Position, Split},
+    split::Split,
 };
 use crate::{BatchBudget, ConnectorError, Source, SourceContext, SourceEvent, SplitState};
 
 /// Offsets of so many snapshots are kept until their checkpoints complete.
 const SNAPSHOTS_MAX: usize = 32;
-/// A batch begins to be given out when nothing more is there; while there is, these bounds hold.
-const BATCH_BYTES_MIN: usize = 1;
 
 type Consumer = StreamConsumer<Context>;
 type Found = Result<Vec<Partition>, ConnectorError>;
@@ -137,115 +137,6 @@ impl KafkaSource {
             .expect("the consumer is there until the source is dropped")
     }
 
-    fn discover(&self) -> BoxFuture<'static, Found> {
-        let consumer = Arc::clone(self.consumer());
-        let watch = Arc::clone(&self.watch);
-        let (brokers, topics) = (self.options.brokers(), self.options.topics.clone());
-        client::partitions(consumer, watch, brokers, topics, SILENCE_MAX).boxed()
-    }
-
-    /// Asks for partitions while nothing is assigned.
-    async fn first_discovery(&mut self) -> Found {
-        let mut discovery = self.discover();
-        let mut stream = self.consumer().stream();
-        loop {
-            tokio::select! {
-                found = &mut discovery => return found,
-                // No messages yet: this lets the client say why it cannot connect.
-                _ = stream.next() => {}
-            }
-        }
-    }
-
-    fn is_mine(&self, topic: &str, partition: i32) -> bool {
-        owner(topic, partition, self.cx.parallelism.max(1)) == self.cx.subtask
-    }
-
-    /// Sets the first splits up.
-    async fn start(
-        &mut self,
-        found: Vec<Partition>,
-        restored: Option<Vec<SplitState>>,
-    ) -> Result<(), ConnectorError> {
-        let discovered = restored.is_some();
-        let mut positions = Vec::new();
-        for state in restored.unwrap_or_default() {
-            let position = Position::decode(&state)?;
-            if !self.is_mine(&position.topic, position.partition) {
-                continue;
-            }
-            if !found
-                .iter()
-                .any(|(t, p)| *t == position.topic && *p == position.partition)
-            {
-                return Err(ConnectorError::lost(format!(
-                    "kafka source: the checkpoint has a position in {}, which does not exist any more (or is no longer among the source's topics)",
-                    state.split
-                )));
-            }
-            positions.push(position);
-        }
-        let new: Vec<Partition> = found
-            .into_iter()
-            .filter(|(topic, partition)| self.is_mine(topic, *partition))
-            .filter(|(t, p)| {
-                !positions
-                    .iter()
-                    .any(|known| known.topic == *t && known.partition == *p)
-            })
-            .collect();
-        positions.extend(offsets::resolve(self.consumer(), &self.options, new, discovered).await?);
-        self.add(positions)
-    }
-
-    /// Begins to read partitions.
-    fn add(&mut self, positions: Vec<Position>) -> Result<(), ConnectorError> {
-        let mut assignment = TopicPartitionList::new();
-        for position in positions {
-            let split = Split::new(position);
-            let index = self.splits.len();
-            let number = u32::try_from(index).expect("fewer than 2^32 partitions");
-            self.events.push_back(SourceEvent::SplitStarted {
-                split: number,
-                name: split.name(),
-            });
-            if split.finished {
-                self.events
-                    .push_back(SourceEvent::SplitFinished { split: number });
-            } else {
-                debug!(split = split.name(), start = ?split.start(), "reading a partition");
-                assignment
-                    .add_partition_offset(&split.topic, split.partition, split.start())
-                    .map_err(|e| errors::sort("kafka source: a position is refused", &e, None))?;
-            }
-            let topic = self.by_name.entry(Arc::clone(&split.topic)).or_default();
-            topic.insert(split.partition, index);
-            self.splits.push(split);
-        }
-        if assignment.count() == 0 {
-            return Ok(());
-        }
-        self.caught_up = false;
-        self.consumer()
-            .incremental_assign(&assignment)
-            .map_err(|e| errors::sort("kafka source: partitions cannot be assigned", &e, None))
-    }
-
-    /// Partitions were listed again: begins to read those that are new.
-    async fn found(&mut self, found: Vec<Partition>) -> Result<(), ConnectorError> {
-        let new: Vec<Partition> = found
-            .into_iter()
-            .filter(|(topic, partition)| self.is_mine(topic, *partition))
-            .filter(|(topic, partition)| self.index_of(topic, *partition).is_none())
-            .collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        info!(partitions = ?new, "kafka source: new partitions");
-        let positions = offsets::resolve(self.consumer(), &self.options, new, true).await?;
-        self.add(positions)
-    }
-
     fn index_of(&self, topic: &str, partition: i32) -> Option<usize> {
         self.by_name.get(topic)?.get(&partition).copied()
     }
@@ -309,68 +200,6 @@ impl KafkaSource {
         bytes.unwrap_or(0)
     }
 
-    /// A split has reached its bound.
-    fn stop(&mut self, index: usize) {
-        let split = &self.splits[index];
-        let mut assignment = TopicPartitionList::new();
-        assignment.add_partition(&split.topic, split.partition);
-        if let Err(error) = self.consumer().incremental_unassign(&assignment) {
-            debug!(%error, "a finished partition stays assigned");
-        }
-        if !split.has_records() {
-            let number = u32::try_from(index).expect("fewer than 2^32 partitions");
-            self.events
-                .push_back(SourceEvent::SplitFinished { split: number });
-        }
-    }
-
-    /// The end of a partition of that number was met; librdkafka does not say of which topic.
-    fn meet_end(&mut self, partition: i32) {
-        let reason = self.watch.take_reason();
-        let offset = reason.as_deref().and_then(end_offset);
-        let open = |split: &&mut (usize, &mut Split)| {
-            split.1.partition == partition && !split.1.at_end && !split.1.finished
-        };
-        let fits = |split: &&mut (usize, &mut Split)| {
-            offset.is_none_or(|offset| split.1.pulled() <= offset)
-        };
-        let mut all: Vec<_> = self.splits.iter_mut().enumerate().collect();
-        let mut candidates: Vec<_> = all.iter_mut().filter(open).filter(fits).collect();
-        let mut stopped = None;
-        match candidates.as_mut_slice() {
-            [] => {}
-            [(index, split)] => {
-                split.meet_end(offset.unwrap_or_else(|| split.pulled()));
-                stopped = split.finished.then_some(*index);
-            }
-            _ => self.ambiguous = true,
-        }
-        if let Some(index) = stopped {
-            self.stop(index);
-        }
-    }
-
-    /// The statistics say which ends were met.
-    fn read_ends(&mut self) {
-        self.ambiguous = false;
-        let mut stopped = Vec::new();
-        for (index, split) in self.splits.iter_mut().enumerate() {
-            if split.at_end || split.finished {
-                continue;
-            }
-            match self.watch.end(&split.topic, split.partition) {
-                Some(end) if end.met >= split.pulled() && end.met >= end.high => {
-                    split.meet_end(end.met);
-                    if split.finished {
-                        stopped.push(index);
-                    }
-                }
-                _ => self.ambiguous = true,
-            }
-        }
-        stopped.into_iter().for_each(|index| self.stop(index));
-    }
-
     /// Waits for something and takes it in; with messages, all that are there within the budget.
     async fn wait(&mut self, budget: BatchBudget) -> Result<(), ConnectorError> {
         let consumer = Arc::clone(self.consumer());
@@ -400,8 +229,7 @@ impl KafkaSource {
                         }
                         Err(error) => self.handle(&error)?,
                     }
-                    let full = records >= budget.records_min_one()
-                        || bytes >= budget.bytes.max(BATCH_BYTES_MIN);
+                    let full = records >= budget.records_min_one() || bytes >= budget.bytes;
                     next = if full {
                         None
                     } else {
@@ -419,19 +247,6 @@ impl KafkaSource {
             Woken::EndsArrived => self.read_ends(),
         }
         Ok(())
-    }
-
-    /// A position does not exist any more: says which.
-    async fn describe_loss(&mut self) -> Result<ConnectorError, ConnectorError> {
-        let consumer = Arc::clone(self.consumer());
-        let open = self.splits.iter().filter(|split| !split.finished);
-        let positions: Vec<_> = open
-            .map(|split| ((split.topic.to_string(), split.partition), split.pulled()))
-            .collect();
-        let lost = client::blocking(move || offsets::out_of_range(&consumer, &positions)).await?;
-        Ok(ConnectorError::lost(format!(
-            "kafka source: records were deleted before they were read: {lost}; set `properties.auto.offset.reset` to go on with those that are left"
-        )))
     }
 
     /// An error came instead of a message.
@@ -461,15 +276,6 @@ impl KafkaSource {
             )),
         }
     }
-}
-
-/// Reads `123` out of `… end of partition at offset 123 (…`.
-fn end_offset(reason: &str) -> Option<i64> {
-    let (_, rest) = reason.split_once("end of partition at offset ")?;
-    rest.split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
 }
 
 fn client_config(config: &ClientConfig, cx: &SourceContext) -> ClientConfig {
@@ -589,17 +395,5 @@ impl Source for KafkaSource {
             metrics.push((name, count.load(Ordering::Relaxed) as f64));
         }
         metrics
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_partition_is_read_from_the_message() {
-        let text = "Fetch from broker 1 reached end of partition at offset 42 (HighwaterMark 42)";
-        assert_eq!(end_offset(text), Some(42));
-        assert_eq!(end_offset("something else"), None);
     }
 }

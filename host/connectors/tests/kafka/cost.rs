@@ -31,7 +31,7 @@ async fn cost_of_records_and_of_opening() {
     let start = Instant::now();
     for _ in 0..RECORDS / 1_000 {
         (0..1_000).for_each(|_| {
-            builder.push(1, None, Some(b"{\"timestamp\":1234567,\"page\":\"/help\"}"))
+            builder.push(1, None, Some(b"{\"timestamp\":1234567,\"page\":\"/help\"}"));
         });
         writer.write(builder.take()).await.unwrap();
     }
