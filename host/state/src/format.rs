@@ -13,7 +13,7 @@
 //! # Invariants
 //!
 //! 1. Nothing is trusted: every length is checked against what is left, every block against its
-//!    hash, every key against its group. What is wrong is [`StateError::Corrupt`].
+//!    hash, every key against its group. What is wrong is [`crate::StateError::Corrupt`].
 //! 2. The same state gives the same bytes, whatever its history.
 
 use tidemill_types::TimeDomain;

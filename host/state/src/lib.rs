@@ -9,7 +9,7 @@
 //! validated (`Column::validate`) before.
 //!
 //! A snapshot is cheap to take: groups are shared and copied on the first write that follows. The
-//! encoding ([`Snapshot::encode`]) may run on another thread meanwhile. [`format`] is the only place
+//! encoding ([`Snapshot::encode`]) may run on another thread meanwhile. [`mod@format`] is the only place
 //! that knows what the bytes look like.
 
 mod arena;
