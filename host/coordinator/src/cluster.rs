@@ -14,6 +14,7 @@ use tidemill_types::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    blobs::Blobs,
     clock::Clock,
     job::{
         JobHandle, JobStatus,
@@ -36,7 +37,8 @@ pub(crate) struct Cluster {
     /// Directory of everything that must be kept.
     pub(crate) storage: PathBuf,
     pub(crate) planner: Arc<dyn Plan>,
-    pub(crate) modules: Arc<ModuleStore>,
+    pub(crate) modules: ModuleStore,
+    pub(crate) blobs: Arc<Blobs>,
     pub(crate) workers: Arc<Workers>,
     pub(crate) operations: Operations,
     jobs: Mutex<HashMap<JobId, JobHandle>>,
@@ -56,6 +58,7 @@ impl Cluster {
         storage: PathBuf,
         planner: Arc<dyn Plan>,
         modules: ModuleStore,
+        blobs: Blobs,
         workers: Workers,
     ) -> Self {
         let operations = Operations::new(clock, config.get(&keys::REST_ASYNC_STORE_DURATION));
@@ -65,7 +68,8 @@ impl Cluster {
             operations,
             storage,
             planner,
-            modules: Arc::new(modules),
+            modules,
+            blobs: Arc::new(blobs),
             workers: Arc::new(workers),
             jobs: Mutex::default(),
             tasks: TaskTracker::new(),

@@ -6,6 +6,7 @@
 //! | [`service`] | start and stop: listeners, storage directory, epoch |
 //! | [`cluster`] | the dispatcher: everything that the other parts share |
 //! | [`modules`] | uploaded modules |
+//! | [`blobs`] | the copies of them that jobs run from |
 //! | [`plan`] | what is asked of the planner process |
 //! | [`workers`] | registered workers and their slots |
 //! | [`rpc`] | sessions of workers (gRPC) |
@@ -15,6 +16,7 @@
 //!
 //! Modules run in planner processes and workers only; nothing here executes them.
 
+mod blobs;
 mod clock;
 mod cluster;
 mod error;

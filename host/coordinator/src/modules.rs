@@ -1,11 +1,10 @@
-//! Uploaded modules, and the copies that jobs run from.
+//! Uploaded modules.
 //!
-//! A module is a file `modules/<tenant>/<uuid>_<name>` in the storage directory; it appears there
-//! only after it has been received whole and compiled. A job runs from `blobs/<hash>.wasm`, which
-//! stays until the last job that uses it has ended, whatever happens to the upload.
+//! A module is a file `<tenant>/<uuid>_<name>` in `web.upload.dir` (by default `modules` in the
+//! storage directory); it appears there only after it has been received whole and compiled.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,6 +23,8 @@ use crate::{
 
 /// The most modules that a tenant may keep.
 pub(crate) const MODULES_MAX: usize = 10_000;
+/// Where uploads are received, beside the tenants' folders, none of which can have this name.
+const UPLOADS: &str = ".uploads";
 /// The longest file name that is kept of an upload; with the id before it, it fits a file name.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -80,41 +81,37 @@ pub(crate) struct ModuleStore {
     clock: Clock,
     upload_bytes_max: u64,
     modules: Mutex<BTreeMap<(TenantId, ModuleId), Module>>,
-    blobs: Mutex<HashMap<String, usize>>,
 }
 
 impl ModuleStore {
     /// Opens the store and finds the modules that are there.
     pub(crate) async fn open(
-        storage: &Path,
+        folder: PathBuf,
         clock: Clock,
         upload_bytes_max: u64,
     ) -> Result<Self, ModuleError> {
-        let folder = storage.to_owned();
-        for (sub, fresh) in [("modules", false), ("blobs", true), ("uploads", true)] {
-            let path = folder.join(sub);
-            if fresh && path.exists() {
-                tokio::fs::remove_dir_all(&path)
-                    .await
-                    .map_err(io("clear", &path))?;
-            }
-            tokio::fs::create_dir_all(&path)
+        // What broke off is of no use.
+        let uploads = folder.join(UPLOADS);
+        if uploads.exists() {
+            tokio::fs::remove_dir_all(&uploads)
                 .await
-                .map_err(io("create", &path))?;
+                .map_err(io("clear", &uploads))?;
         }
+        tokio::fs::create_dir_all(&uploads)
+            .await
+            .map_err(io("create", &uploads))?;
         let store = Self {
             folder,
             clock,
             upload_bytes_max,
             modules: Mutex::default(),
-            blobs: Mutex::default(),
         };
         store.find_existing().await?;
         Ok(store)
     }
 
     async fn find_existing(&self) -> Result<(), ModuleError> {
-        let root = self.folder.join("modules");
+        let root = self.folder.clone();
         let mut tenants = tokio::fs::read_dir(&root)
             .await
             .map_err(io("list", &root))?;
@@ -200,7 +197,7 @@ impl ModuleStore {
         }
         let temporary = self
             .folder
-            .join("uploads")
+            .join(UPLOADS)
             .join(format!("{}.wasm", uuid::Uuid::new_v4()));
         let admitted = async {
             let hash = self.receive(&temporary, body).await?;
@@ -224,7 +221,7 @@ impl ModuleStore {
         let id: ModuleId = format!("{}_{name}", uuid::Uuid::new_v4())
             .parse()
             .map_err(|e: tidemill_types::ids::InvalidId| ModuleError::Refused(e.to_string()))?;
-        let folder = self.folder.join("modules").join(tenant.as_str());
+        let folder = self.folder.join(tenant.as_str());
         tokio::fs::create_dir_all(&folder)
             .await
             .map_err(io("create", &folder))?;
@@ -300,66 +297,6 @@ impl ModuleStore {
         tokio::fs::remove_file(&module.path)
             .await
             .map_err(io("delete", &module.path))
-    }
-
-    /// The copy of a module for a job, kept until the lease is dropped.
-    pub(crate) async fn lease(self: &Arc<Self>, module: &Module) -> Result<BlobLease, ModuleError> {
-        let path = self.blob_path(&module.hash);
-        // Counted before it is made, so that the end of another job cannot delete it meanwhile.
-        *self.blobs.lock().entry(module.hash.clone()).or_insert(0) += 1;
-        let lease = BlobLease {
-            store: Arc::clone(self),
-            hash: module.hash.clone(),
-            path,
-        };
-        if !lease.path.exists() {
-            let temporary = self
-                .folder
-                .join("uploads")
-                .join(format!("{}.blob", uuid::Uuid::new_v4()));
-            tokio::fs::copy(&module.path, &temporary)
-                .await
-                .map_err(io("copy", &module.path))?;
-            tokio::fs::rename(&temporary, &lease.path)
-                .await
-                .map_err(io("create", &lease.path))?;
-        }
-        Ok(lease)
-    }
-
-    /// The file of a module that some job runs from.
-    pub(crate) fn blob(&self, hash: &str) -> Option<PathBuf> {
-        self.blobs
-            .lock()
-            .contains_key(hash)
-            .then(|| self.blob_path(hash))
-    }
-
-    fn blob_path(&self, hash: &str) -> PathBuf {
-        self.folder.join("blobs").join(format!("{hash}.wasm"))
-    }
-}
-
-/// Keeps a job's module on disk while the job lives.
-#[derive(Debug)]
-pub(crate) struct BlobLease {
-    store: Arc<ModuleStore>,
-    pub(crate) hash: String,
-    pub(crate) path: PathBuf,
-}
-
-impl Drop for BlobLease {
-    fn drop(&mut self) {
-        let mut blobs = self.store.blobs.lock();
-        if let Some(count) = blobs.get_mut(&self.hash) {
-            *count -= 1;
-            if *count == 0 {
-                blobs.remove(&self.hash);
-                if let Err(error) = std::fs::remove_file(&self.path) {
-                    tracing::warn!(path = %self.path.display(), %error, "deleting a module's copy failed");
-                }
-            }
-        }
     }
 }
 

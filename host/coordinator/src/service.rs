@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Clock, cluster::Cluster, error::CoordinatorError, modules::ModuleStore, plan::Plan,
-    rest, rpc, workers::Workers,
+    blobs::Blobs, clock::Clock, cluster::Cluster, error::CoordinatorError, modules::ModuleStore,
+    plan::Plan, rest, rpc, workers::Workers,
 };
 
 /// How long shutting down waits for what still runs.
@@ -86,7 +86,11 @@ impl Coordinator {
         prepare_dir(&storage).await?;
         let epoch = claim_epoch(&storage).await?;
         let MemorySize(upload_max) = config.get(&keys::REST_MAX_CONTENT_LENGTH);
-        let modules = ModuleStore::open(&storage, clock, upload_max)
+        let uploads = modules_dir(config, &storage);
+        let modules = ModuleStore::open(uploads, clock, upload_max)
+            .await
+            .map_err(|e| storage_error(&storage, &e))?;
+        let blobs = Blobs::open(&storage)
             .await
             .map_err(|e| storage_error(&storage, &e))?;
         let workers = Workers::new(epoch);
@@ -96,6 +100,7 @@ impl Coordinator {
             storage,
             planner,
             modules,
+            blobs,
             workers,
         ));
         tracing::info!(rest = %rest_addr, rpc = %rpc_addr, %epoch, "coordinator starts");
@@ -206,6 +211,13 @@ fn storage_dir(config: &Config, rest_port: u16) -> PathBuf {
     temporary
         .join("tidemill")
         .join(format!("coordinator-{rest_port}"))
+}
+
+fn modules_dir(config: &Config, storage: &Path) -> PathBuf {
+    match config.get(&keys::WEB_UPLOAD_DIR) {
+        dir if dir.is_empty() => storage.join("modules"),
+        dir => PathBuf::from(dir),
+    }
 }
 
 fn storage_error(path: &Path, error: &dyn std::fmt::Display) -> CoordinatorError {

@@ -24,8 +24,8 @@ use super::{
     machine::Action,
 };
 use crate::{
+    blobs::BlobLease,
     clock::{Clock, millis},
-    modules::BlobLease,
     workers::Workers,
 };
 

@@ -14,6 +14,7 @@ use tidemill_storage::Location;
 use tidemill_types::{
     JobGraph, JobId, ShipStrategy, TenantId,
     config::{Config, ConfigError, keys},
+    graph::NAME_BYTES_MAX,
     key_group::MAX_PARALLELISM_BOUND,
 };
 
@@ -23,8 +24,9 @@ use super::{
     restart::{RestartPolicy, RestartStrategy},
 };
 use crate::{
+    blobs::BlobLease,
     cluster::Cluster,
-    modules::{BlobLease, Module, ModuleError},
+    modules::{Module, ModuleError},
     plan::PlanFailure,
 };
 
@@ -45,6 +47,9 @@ pub(crate) enum SubmitError {
     /// There is too much to do.
     #[error("{0}")]
     Busy(String),
+    /// The storage directory fails.
+    #[error("{0}")]
+    Storage(String),
     /// The module cannot be had.
     #[error(transparent)]
     Module(#[from] ModuleError),
@@ -116,6 +121,7 @@ pub(crate) async fn plan(
     let name = config
         .get(&keys::PIPELINE_NAME)
         .unwrap_or_else(|| graph.name.clone());
+    check_name(&name)?;
     Ok(Planned {
         id,
         name,
@@ -141,7 +147,9 @@ pub(crate) async fn prepare(
     {
         return Err(SubmitError::Exists(id));
     }
-    let lease = cluster.modules.lease(module).await?;
+    let leased = cluster.blobs.lease(&module.hash, &module.path).await;
+    let lease =
+        leased.map_err(|e| SubmitError::Storage(format!("the module cannot be copied: {e}")))?;
     let planned = plan(cluster, &lease.path, submission, true).await?;
     let location = checkpoint_location(cluster, &planned).await?;
     let restore = match &submission.restore_path {
@@ -191,6 +199,16 @@ fn check_args(args: &[String]) -> Result<(), SubmitError> {
         return Err(SubmitError::Invalid(format!(
             "{count} program arguments of {bytes} bytes; at most {} of {} bytes are possible",
             ARGS_MAX.0, ARGS_MAX.1
+        )));
+    }
+    Ok(())
+}
+
+/// A name from the configuration has not been checked with the graph.
+fn check_name(name: &str) -> Result<(), SubmitError> {
+    if name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(SubmitError::Invalid(format!(
+            "pipeline.name must have at most {NAME_BYTES_MAX} bytes and no control characters"
         )));
     }
     Ok(())

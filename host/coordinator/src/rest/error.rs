@@ -75,6 +75,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::Module(error) => return error.into(),
             SubmitError::Exists(_) => StatusCode::CONFLICT,
             SubmitError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            SubmitError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
             SubmitError::Plan(ref failure) => plan_status(failure),
             SubmitError::Invalid(_) | SubmitError::Config(_) => StatusCode::BAD_REQUEST,
         };

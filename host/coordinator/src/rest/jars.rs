@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::{
     body::Bytes,
-    extract::{Multipart, Path},
+    extract::{Multipart, Path, multipart::MultipartRejection},
     http::StatusCode,
 };
 use serde_json::{Value, json};
@@ -35,8 +35,18 @@ fn file(module: &Module) -> Value {
 }
 
 /// Receives one file, whatever the name of its part.
-pub(super) async fn upload(cluster: Shared, tenant: Tenant, mut form: Multipart) -> Reply {
+pub(super) async fn upload(
+    cluster: Shared,
+    tenant: Tenant,
+    form: Result<Multipart, MultipartRejection>,
+) -> Reply {
     check_enabled(&cluster)?;
+    let mut form = form.map_err(|e| {
+        ApiError::bad_request(format!(
+            "an upload must be multipart/form-data with one file: {}",
+            e.body_text()
+        ))
+    })?;
     let broken = |e: axum::extract::multipart::MultipartError| {
         ApiError::bad_request(format!(
             "the upload cannot be read as multipart/form-data: {}",

@@ -203,11 +203,13 @@ pub(super) fn vertex_times(tasks: &[Execution], now_ms: i64) -> (i64, i64, i64) 
 #[expect(clippy::cast_possible_truncation, reason = "counters below 2^53")]
 pub(super) fn io_metrics<'a>(tasks: impl Iterator<Item = &'a Execution>) -> Value {
     let tasks: Vec<&Execution> = tasks.collect();
+    // The sum of nothing is minus zero, which looks odd.
     let sum = |name: &str| {
         tasks
             .iter()
             .filter_map(|task| task.metrics.get(name))
             .sum::<f64>()
+            .max(0.0)
     };
     let complete = tasks.iter().all(|task| !task.metrics.is_empty());
     json!({

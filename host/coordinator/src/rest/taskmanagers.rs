@@ -113,7 +113,7 @@ fn resource(worker: &WorkerView, slots: usize) -> Value {
 #[expect(clippy::cast_possible_truncation, reason = "byte counts below 2^53")]
 fn process_metrics(worker: &WorkerView) -> Value {
     let figure = |name: &str| worker.metrics.get(name).copied().unwrap_or(0.0) as i64;
-    let used = figure("Status.JVM.Memory.Heap.Used");
+    let used = figure("Status.Process.Memory.Resident");
     json!({
         "heapUsed": used,
         "heapCommitted": used,

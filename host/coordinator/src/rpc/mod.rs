@@ -57,7 +57,7 @@ impl coordinator_server::Coordinator for RpcService {
         request: Request<ModuleRequest>,
     ) -> Result<Response<Self::FetchModuleStream>, Status> {
         let hash = request.into_inner().module_hash;
-        let Some(path) = self.cluster.modules.blob(&hash) else {
+        let Some(path) = self.cluster.blobs.find(&hash) else {
             let hash: String = hash.chars().take(64).collect();
             return Err(Status::not_found(format!("no job runs module {hash}")));
         };
