@@ -68,7 +68,6 @@ impl LocalCluster {
         let worker = start_worker(config, coordinator.rpc_addr().to_string(), registry).await?;
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
-        #[expect(clippy::disallowed_methods, reason = "the task is joined in `stop`")]
         let worker = tokio::spawn(async move { worker.run(token).await });
         Ok(Self {
             coordinator,

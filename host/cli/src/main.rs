@@ -1,5 +1,10 @@
 //! The `tidemill` binary: every process of a cluster, and the command line that talks to one.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "commands wait in real time and join what they start"
+)]
+
 mod args;
 mod client;
 mod cluster;

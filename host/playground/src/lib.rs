@@ -22,4 +22,4 @@ pub use broker::MockBroker;
 pub use clicks::{Click, Clicks, EVENTS_PER_WINDOW, PAGES, WINDOW_MS};
 pub use generate::{Error, GeneratorConfig, Progress, create_topics, generate};
 pub use results::Results;
-pub use time::format_time;
+pub use time::{format_time, now_ms};

@@ -1,5 +1,16 @@
 //! Dates for people.
 
+/// Milliseconds since the epoch.
+#[must_use]
+#[expect(clippy::disallowed_types, reason = "events carry the time of day")]
+pub fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now();
+    let since = now
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// `dd.mm.yyyy hh:mm:ss` in UTC, as Flink's command line writes times.
 #[must_use]
 pub fn format_time(ms: i64) -> String {

@@ -4,16 +4,17 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use tidemill_connectors::Registry;
 use tidemill_playground::{
-    Audit, Clicks, GeneratorConfig, MockBroker, Progress, Results, Verdict, create_topics,
-    format_time, generate,
+    Audit, Clicks, CountedWindow, GeneratorConfig, MockBroker, Progress, Results, Verdict,
+    create_topics, format_time, generate, now_ms,
 };
 use tidemill_types::config::{Config, keys};
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::say;
 use crate::{
@@ -31,53 +32,20 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Runs the demo.
 pub(crate) async fn playground(mut config: Config, args: Playground) -> anyhow::Result<ExitCode> {
     let module = module(&args)?;
-    let topics = [
-        format!("click-events-{}", std::process::id()),
-        format!("page-views-{}", std::process::id()),
-    ];
-    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-    let (servers, broker) = match &args.bootstrap_servers {
-        Some(servers) => {
-            create_topics(servers, &names, PARTITIONS).await?;
-            (servers.clone(), None)
-        }
-        None => {
-            let broker = MockBroker::start(&names, PARTITIONS).context("embedded broker")?;
-            (broker.bootstrap_servers(), Some(broker))
-        }
-    };
-    let [input, output] = topics;
     if config.raw(keys::SLOTS.name).is_none() {
         config.set(keys::SLOTS.name, &args.parallelism.to_string())?;
     }
+    let topics = Topics::create(args.bootstrap_servers.as_deref()).await?;
     let cluster = LocalCluster::start(&config, Registry::standard()).await?;
     let client = cluster.client(&config);
-    let module = client.upload(&module).await?;
+    let uploaded = client.upload(&module).await?;
     let options = RunOptions {
-        args: [
-            "--bootstrap.servers",
-            servers.as_str(),
-            "--input-topic",
-            input.as_str(),
-            "--output-topic",
-            output.as_str(),
-            "--checkpointing",
-            "--event-time",
-        ]
-        .map(ToOwned::to_owned)
-        .to_vec(),
+        args: topics.job_args(),
         parallelism: Some(args.parallelism),
         ..RunOptions::default()
     };
-    let job = client.run(&module, options).await?;
-    let kind = if broker.is_some() {
-        "embedded broker"
-    } else {
-        "Kafka"
-    };
-    say(format_args!(
-        "{kind:<16} {servers}, topics {input} and {output}"
-    ));
+    let job = client.run(&uploaded, options).await?;
+    topics.introduce();
     say(format_args!("{:<16} {}", "REST", cluster.rest_url()));
     say(format_args!(
         "{:<16} {job}, {}/jobs/{job}",
@@ -87,71 +55,134 @@ pub(crate) async fn playground(mut config: Config, args: Playground) -> anyhow::
     let demo = Demo {
         client,
         job,
-        servers,
-        output,
         windows: args.windows,
     };
-    let generator = GeneratorConfig {
-        bootstrap_servers: demo.servers.clone(),
-        topic: input,
-        partitions: PARTITIONS,
-        clicks: Clicks::starting_near(now_ms()),
-        windows: args.windows,
-        rate: args.rate,
-    };
-    let verdict = demo.watch(generator).await;
-    let _ = demo.client.cancel(&demo.job).await.is_ok();
+    let verdict = demo.watch(topics.generator(&args), &topics.output).await;
+    if let Err(error) = demo.client.cancel(&demo.job).await {
+        tracing::debug!(%error, "the job had ended");
+    }
     cluster.stop().await?;
-    drop(broker);
     Ok(conclude(&verdict?, args.windows))
+}
+
+/// Where events go and results come from.
+struct Topics {
+    servers: String,
+    input: String,
+    output: String,
+    broker: Option<MockBroker>,
+}
+
+impl Topics {
+    /// Fresh topics at the given Kafka, or at an embedded broker.
+    async fn create(servers: Option<&str>) -> anyhow::Result<Self> {
+        let suffix = now_ms();
+        let input = format!("click-events-{suffix}");
+        let output = format!("page-views-{suffix}");
+        let topics = [input.as_str(), output.as_str()];
+        let (servers, broker) = match servers {
+            Some(servers) => {
+                create_topics(servers, &topics, PARTITIONS).await?;
+                (servers.to_owned(), None)
+            }
+            None => {
+                let broker = MockBroker::start(&topics, PARTITIONS);
+                let broker = broker.context("cannot start the embedded broker")?;
+                (broker.bootstrap_servers(), Some(broker))
+            }
+        };
+        Ok(Self {
+            servers,
+            input,
+            output,
+            broker,
+        })
+    }
+
+    fn introduce(&self) {
+        let kind = if self.broker.is_some() {
+            "embedded broker"
+        } else {
+            "Kafka"
+        };
+        let Self {
+            servers,
+            input,
+            output,
+            ..
+        } = self;
+        say(format_args!(
+            "{kind:<16} {servers}, topics {input} and {output}"
+        ));
+    }
+
+    fn job_args(&self) -> Vec<String> {
+        let args = [
+            "--bootstrap.servers",
+            &self.servers,
+            "--input-topic",
+            &self.input,
+            "--output-topic",
+            &self.output,
+            "--checkpointing",
+            "--event-time",
+        ];
+        args.map(ToOwned::to_owned).to_vec()
+    }
+
+    fn generator(&self, args: &Playground) -> GeneratorConfig {
+        GeneratorConfig {
+            bootstrap_servers: self.servers.clone(),
+            topic: self.input.clone(),
+            partitions: PARTITIONS,
+            clicks: Clicks::starting_near(now_ms()),
+            windows: args.windows,
+            rate: args.rate,
+        }
+    }
 }
 
 struct Demo {
     client: Client,
     job: String,
-    servers: String,
-    output: String,
     windows: Option<u64>,
 }
 
 impl Demo {
     /// Generates events and checks results until the last window, or until told to stop.
-    async fn watch(&self, generator: GeneratorConfig) -> anyhow::Result<Verdict> {
+    async fn watch(&self, generator: GeneratorConfig, output: &str) -> anyhow::Result<Verdict> {
         let progress = Arc::new(Progress::default());
         let mut audit = Audit::new(generator.clicks);
-        let mut results = Results::open(&self.servers, &self.output, PARTITIONS)?;
-        let shared = Arc::clone(&progress);
-        let rate = generator.rate;
-        #[expect(clippy::disallowed_methods, reason = "aborted below")]
-        let generating = tokio::spawn(async move { generate(&generator, &shared).await });
-        let generating = AbortOnDrop(generating);
+        let mut results = Results::open(&generator.bootstrap_servers, output, PARTITIONS)?;
+        let mut generating = Generating::start(generator, Arc::clone(&progress));
         let mut report = tokio::time::interval(REPORT_INTERVAL);
-        let mut last_result = tokio::time::Instant::now();
-        loop {
+        let mut last_result = Instant::now();
+        while self
+            .windows
+            .is_none_or(|windows| audit.windows_done() < windows)
+        {
             tokio::select! {
                 record = results.next() => {
-                    last_result = tokio::time::Instant::now();
+                    last_result = Instant::now();
                     if let Some(window) = audit.take(&record?) {
                         progress.windows_done.store(audit.windows_done(), Relaxed);
                         self.show(window);
                     }
-                    if self.windows.is_some_and(|windows| audit.windows_done() >= windows) {
-                        break;
-                    }
                 }
                 _ = report.tick() => {
-                    self.check(&generating, last_result).await?;
+                    self.check(last_result).await?;
                     let events = progress.generated.load(Relaxed);
                     let windows = audit.windows_done();
-                    say(format_args!("  … {events} events at {rate}/s, {windows} windows"));
+                    say(format_args!("  … {events} events, {windows} windows"));
                 }
+                ended = generating.ended() => ended?,
                 _ = tokio::signal::ctrl_c() => break,
             }
         }
         Ok(audit.verdict(self.windows.unwrap_or_else(|| audit.windows_done())))
     }
 
-    fn show(&self, window: tidemill_playground::CountedWindow) {
+    fn show(&self, window: CountedWindow) {
         let of = self
             .windows
             .map(|windows| format!(" of {windows}"))
@@ -169,11 +200,7 @@ impl Demo {
     }
 
     /// Gives up when the job has ended or nothing has come for a long time.
-    async fn check(
-        &self,
-        generating: &AbortOnDrop,
-        last_result: tokio::time::Instant,
-    ) -> anyhow::Result<()> {
+    async fn check(&self, last_result: Instant) -> anyhow::Result<()> {
         let state = self.client.status(&self.job).await?;
         if Client::is_final(&state) {
             let cause = self.client.cause(&self.job).await?.unwrap_or_default();
@@ -185,18 +212,36 @@ impl Demo {
                 STALL_TIMEOUT.as_secs()
             );
         }
-        if generating.0.is_finished() && self.windows.is_none() {
-            bail!("the generator has stopped; see the log");
-        }
         Ok(())
     }
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<Result<(), tidemill_playground::Error>>);
+/// The generator, stopped when this is dropped.
+struct Generating {
+    task: JoinHandle<Result<(), tidemill_playground::Error>>,
+    ended: bool,
+}
 
-impl Drop for AbortOnDrop {
+impl Generating {
+    fn start(config: GeneratorConfig, progress: Arc<Progress>) -> Self {
+        let task = tokio::spawn(async move { generate(&config, &progress).await });
+        Self { task, ended: false }
+    }
+
+    /// Resolves once, when the generator has written everything or failed.
+    async fn ended(&mut self) -> anyhow::Result<()> {
+        if self.ended {
+            return std::future::pending().await;
+        }
+        let result = (&mut self.task).await;
+        self.ended = true;
+        Ok(result??)
+    }
+}
+
+impl Drop for Generating {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -204,16 +249,15 @@ fn conclude(verdict: &Verdict, windows: Option<u64>) -> ExitCode {
     for line in verdict.wrong.iter().chain(&verdict.missing) {
         say(line);
     }
-    if verdict.is_right() {
-        if let Some(windows) = windows {
-            say(format_args!(
-                "all {windows} windows of all 6 pages say 1000"
-            ));
-        }
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    if !verdict.is_right() {
+        return ExitCode::FAILURE;
     }
+    if let Some(windows) = windows {
+        say(format_args!(
+            "all {windows} windows of all 6 pages say 1000"
+        ));
+    }
+    ExitCode::SUCCESS
 }
 
 /// The job's module: named, or where `make build` puts it.
@@ -223,22 +267,11 @@ fn module(args: &Playground) -> anyhow::Result<PathBuf> {
     }
     let program = std::env::current_exe().context("the path of this program is unknown")?;
     let target = program.parent().and_then(|release| release.parent());
-    let module = target.map(|target| target.join("jobs/click-event-count.wasm"));
-    match module {
+    match target.map(|target| target.join("jobs/click-event-count.wasm")) {
         Some(module) if module.exists() => Ok(module),
         _ => bail!(
-            "there is no click-event-count.wasm beside this program; `make build` puts it into target/jobs/, or name one with --module"
+            "there is no click-event-count.wasm beside this program; `make build` puts it into \
+             target/jobs/, or name one with --module"
         ),
     }
-}
-
-fn now_ms() -> i64 {
-    #[expect(
-        clippy::disallowed_types,
-        reason = "the demo's events carry the time of day"
-    )]
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

@@ -129,6 +129,8 @@ keys! {
     job RESTART_FAILURE_RATE_DELAY: Duration = "restart-strategy.failure-rate.delay", "1 s";
     /// Memory that one subtask's guest may use.
     job GUEST_MEMORY: MemorySize = "tidemill.guest.memory", "128 mb";
+    /// Memory that the keyed state of one subtask may take in the worker.
+    job STATE_MEMORY_LIMIT: MemorySize = "tidemill.state.memory-limit", "8 gb";
     /// Time that one call into a guest may take, without its waiting for the host.
     job GUEST_CALL_TIMEOUT: Duration = "tidemill.guest.call-timeout", "30 s";
     /// What happens to a record that an operator rejects: `fail` or `skip` (and count).

@@ -334,6 +334,10 @@ async fn restore_keyed(spec: &TaskSpec) -> Result<KeyedState, TaskError> {
     let range =
         KeyGroupRange::of_subtask(spec.subtask(), spec.parallelism(), spec.max_parallelism());
     let mut state = KeyedState::new(range, spec.max_parallelism(), spec.vertex());
+    let limit = spec.job.config.get(&keys::STATE_MEMORY_LIMIT).0;
+    state.store = state
+        .store
+        .with_limit(usize::try_from(limit).unwrap_or(usize::MAX));
     if let Some(restore) = &spec.restore {
         for handle in &restore.keyed {
             let bytes =
@@ -344,7 +348,8 @@ async fn restore_keyed(spec: &TaskSpec) -> Result<KeyedState, TaskError> {
                         reason,
                     })?;
             state
-                .restore(&bytes, UnknownState::Refuse)
+                // The coordinator has refused what must not be lost; the rest is another chain's.
+                .restore(&bytes, UnknownState::Skip)
                 .map_err(|e| TaskError::Restore {
                     checkpoint: restore.checkpoint.0,
                     reason: e.to_string(),
