@@ -10,6 +10,7 @@ pub(crate) use imp::*;
 /// A stand-in for the host on other targets than Wasm: what a test or a benchmark provides.
 ///
 /// The functions are those of the contract's imported interfaces (`wit/job.wit`).
+#[cfg(not(target_family = "wasm"))]
 pub trait Host {
     /// Takes what a chain sends out by a port.
     fn emit(&mut self, port: u32, records: &types::Batch);

@@ -56,6 +56,16 @@ impl Definitions {
         define(self, &name)
     }
 
+    /// A type that goes by the name of a generic Rust type, which is another one for each use.
+    pub fn generic(
+        &mut self,
+        name: &str,
+        define: impl FnOnce(&mut Self, &str) -> String,
+    ) -> String {
+        let name = self.unused_name(name);
+        define(self, &name)
+    }
+
     /// A record type under a name that is its own.
     pub fn record_named(&mut self, name: &str, fields: &[Field<'_>]) -> String {
         let fields = fields.iter().map(|(field, schema)| {
@@ -70,6 +80,12 @@ impl Definitions {
             r#"{{"type":"record","name":"{name}","fields":[{}]}}"#,
             fields.join(",")
         )
+    }
+
+    /// One of several records, as a record around it.
+    pub fn union(&mut self, name: &str, branches: &[String]) -> String {
+        let union = format!("[{}]", branches.join(","));
+        wrapped(name, &union)
     }
 
     /// An enum without data.
@@ -100,6 +116,11 @@ impl Definitions {
 /// The schema of `T`, complete in itself.
 pub(crate) fn of<T: Schema>() -> String {
     T::schema(&mut Definitions::default())
+}
+
+/// A record around one value, which is written as the value is.
+fn wrapped(name: &str, schema: &str) -> String {
+    format!(r#"{{"type":"record","name":"{name}","fields":[{{"name":"value","type":{schema}}}]}}"#)
 }
 
 /// Avro's names are letters, digits and underscores.
@@ -136,7 +157,13 @@ primitive! {
 
 impl<T: Schema> Schema for Option<T> {
     fn schema(known: &mut Definitions) -> String {
-        format!(r#"["null",{}]"#, T::schema(known))
+        let value = T::schema(known);
+        // A union may not be in another one, and null not be there twice.
+        if value.starts_with('[') || value == "\"null\"" {
+            let name = known.unused_name("Nested");
+            return format!(r#"["null",{}]"#, wrapped(&name, &value));
+        }
+        format!(r#"["null",{value}]"#)
     }
 }
 

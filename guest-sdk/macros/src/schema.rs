@@ -8,6 +8,7 @@ use syn::{Attribute, Data, DeriveInput, Error, Fields, LitStr, Meta, Result, Tok
 pub(crate) fn expand(item: &DeriveInput) -> Result<TokenStream> {
     let ident = &item.ident;
     let name = ident.to_string();
+    refuse_misplacing(&item.attrs)?;
     let body = match &item.data {
         Data::Struct(data) => record(&data.fields)?,
         Data::Enum(data)
@@ -23,16 +24,18 @@ pub(crate) fn expand(item: &DeriveInput) -> Result<TokenStream> {
             let symbols = symbols.collect::<Result<Vec<_>>>()?;
             quote! { known.symbols(name, &[#(#symbols),*]) }
         }
+        // A record around the union, which is written no differently: a union may not be in another
+        // one, as that of an option.
         Data::Enum(data) => {
             let branches = data.variants.iter().map(|variant| {
                 let branch = format!("{name}_{}", variant.ident);
-                let record = record(&variant.fields)?;
+                let record = fields_of(&variant.fields)?;
                 Ok(quote! { { let name = #branch; #record } })
             });
             let branches = branches.collect::<Result<Vec<_>>>()?;
             quote! {
                 let branches: [::std::string::String; _] = [#(#branches),*];
-                ::std::format!("[{}]", branches.join(","))
+                known.union(name, &branches)
             }
         }
         Data::Union(_) => return Err(Error::new_spanned(item, "a union has no schema")),
@@ -42,13 +45,13 @@ pub(crate) fn expand(item: &DeriveInput) -> Result<TokenStream> {
         parameter.bounds.push(syn::parse_quote!(::tidemill::Schema));
     }
     let (implemented, types, conditions) = generics.split_for_impl();
-    // A union cannot be referred to by name, and a generic type is another one for each argument.
-    let is_union = matches!(&item.data, Data::Enum(data) if data.variants.iter().any(|v| !matches!(v.fields, Fields::Unit)));
-    let whole = if is_union {
-        quote! { let name = #name; let _ = name; #body }
+    // A generic type is another one for each argument.
+    let method = if item.generics.type_params().next().is_some() {
+        quote! { generic }
     } else {
-        quote! { known.named(#name, |known, name| { #body }) }
+        quote! { named }
     };
+    let whole = quote! { known.#method(#name, |known, name| { #body }) };
     Ok(quote! {
         #[automatically_derived]
         impl #implemented ::tidemill::Schema for #ident #types #conditions {
@@ -68,8 +71,14 @@ fn record(fields: &Fields) -> Result<TokenStream> {
         let of = &unnamed.unnamed[0].ty;
         return Ok(quote! { { let _ = name; <#of as ::tidemill::Schema>::schema(known) } });
     }
+    fields_of(fields)
+}
+
+/// The fields as a record, whatever their number.
+fn fields_of(fields: &Fields) -> Result<TokenStream> {
     let mut parts = Vec::new();
     for (i, field) in fields.iter().enumerate() {
+        refuse_misplacing(&field.attrs)?;
         if has(&field.attrs, "skip")? {
             continue;
         }
@@ -86,6 +95,26 @@ fn record(fields: &Fields) -> Result<TokenStream> {
     Ok(quote! {
         known.record_named(name, &[#(#parts),*])
     })
+}
+
+/// What serde can be told to do that Avro's fields, which go by their place, cannot follow.
+const MISPLACING: [&str; 6] = [
+    "flatten",
+    "untagged",
+    "tag",
+    "content",
+    "skip_serializing",
+    "skip_serializing_if",
+];
+
+fn refuse_misplacing(attrs: &[Attribute]) -> Result<()> {
+    for meta in serde_metas(attrs)? {
+        if MISPLACING.iter().any(|name| meta.path().is_ident(name)) {
+            let message = "state is written field by field, which this attribute changes";
+            return Err(Error::new_spanned(meta, message));
+        }
+    }
+    Ok(())
 }
 
 fn serde_metas(attrs: &[Attribute]) -> Result<Vec<Meta>> {
