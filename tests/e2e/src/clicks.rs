@@ -18,8 +18,14 @@ const PARTITIONS: i32 = 2;
 #[must_use]
 pub fn click_args(servers: &str, input: &str, output: &str) -> Vec<String> {
     let args = [
-        "--bootstrap.servers", servers, "--input-topic", input, "--output-topic", output,
-        "--checkpointing", "--event-time",
+        "--bootstrap.servers",
+        servers,
+        "--input-topic",
+        input,
+        "--output-topic",
+        output,
+        "--checkpointing",
+        "--event-time",
     ];
     args.map(ToOwned::to_owned).to_vec()
 }
@@ -77,7 +83,9 @@ impl ClickRun {
             match tokio::time::timeout_at(deadline, self.results.next()).await {
                 Ok(record) => {
                     self.audit.take(&record?);
-                    self.progress.windows_done.store(self.audit.windows_done(), Relaxed);
+                    self.progress
+                        .windows_done
+                        .store(self.audit.windows_done(), Relaxed);
                 }
                 Err(_) => bail!(
                     "{} of {windows} windows after {limit:?}; {} events generated",

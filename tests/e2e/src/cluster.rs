@@ -60,7 +60,11 @@ impl ClusterBuilder {
     /// One worker with one slot.
     #[must_use]
     pub fn new() -> Self {
-        Self { workers: 1, slots: 1, settings: Vec::new() }
+        Self {
+            workers: 1,
+            slots: 1,
+            settings: Vec::new(),
+        }
     }
 
     /// So many workers.
@@ -92,18 +96,29 @@ impl ClusterBuilder {
     pub async fn start(self) -> anyhow::Result<Cluster> {
         let dir = tempfile::tempdir()?;
         let mut settings = vec![
-            ("io.tmp.dirs".to_owned(), dir.path().join("tmp").display().to_string()),
-            ("taskmanager.numberOfTaskSlots".to_owned(), self.slots.to_string()),
+            (
+                "io.tmp.dirs".to_owned(),
+                dir.path().join("tmp").display().to_string(),
+            ),
+            (
+                "taskmanager.numberOfTaskSlots".to_owned(),
+                self.slots.to_string(),
+            ),
             ("rest.port".to_owned(), "0".to_owned()),
             ("jobmanager.rpc.port".to_owned(), "0".to_owned()),
         ];
         settings.extend(self.settings);
         // Compiled code is shared by all tests: it depends on nothing but the module.
         let code = tidemill_testkit::target_dir().join("e2e-code");
-        settings.push(("tidemill.code-cache.dir".to_owned(), code.display().to_string()));
+        settings.push((
+            "tidemill.code-cache.dir".to_owned(),
+            code.display().to_string(),
+        ));
         let coordinator = spawn("coordinator", &settings, dir.path())?;
         let rest = coordinator.wait_for_line("REST on ", START_TIMEOUT).await?;
-        let rpc = coordinator.wait_for_line("workers connect to ", START_TIMEOUT).await?;
+        let rpc = coordinator
+            .wait_for_line("workers connect to ", START_TIMEOUT)
+            .await?;
         let rpc_port = rpc.rsplit(':').next().context("a port")?.parse()?;
         let mut cluster = Cluster {
             rest: Rest::new(rest),
@@ -142,10 +157,14 @@ impl Cluster {
     ///
     /// If they are not in time.
     pub async fn wait_for_workers(&self, workers: usize) -> anyhow::Result<()> {
-        wait_until(START_TIMEOUT, &format!("{workers} workers are registered"), || async {
-            let overview = self.rest.get("/overview").await;
-            overview.is_ok_and(|o| o["taskmanagers"].as_u64() == Some(workers as u64))
-        })
+        wait_until(
+            START_TIMEOUT,
+            &format!("{workers} workers are registered"),
+            || async {
+                let overview = self.rest.get("/overview").await;
+                overview.is_ok_and(|o| o["taskmanagers"].as_u64() == Some(workers as u64))
+            },
+        )
         .await
     }
 
@@ -182,7 +201,11 @@ impl Cluster {
     ///
     /// If it is not there.
     pub fn freeze_worker(&self, index: usize) -> anyhow::Result<()> {
-        self.workers.get(index).context("no such worker")?.program.signal(Signal::STOP)
+        self.workers
+            .get(index)
+            .context("no such worker")?
+            .program
+            .signal(Signal::STOP)
     }
 
     /// Wakes a frozen worker.
@@ -191,7 +214,11 @@ impl Cluster {
     ///
     /// If it is not there.
     pub fn thaw_worker(&self, index: usize) -> anyhow::Result<()> {
-        self.workers.get(index).context("no such worker")?.program.signal(Signal::CONT)
+        self.workers
+            .get(index)
+            .context("no such worker")?
+            .program
+            .signal(Signal::CONT)
     }
 
     /// A directory that goes with the cluster.
@@ -205,13 +232,18 @@ impl Cluster {
     pub fn pids(&self) -> Vec<u32> {
         let workers = self.workers.iter().map(|worker| &worker.program);
         let all = std::iter::once(&self.coordinator).chain(workers);
-        all.filter(|program| program.is_alive()).map(Program::pid).collect()
+        all.filter(|program| program.is_alive())
+            .map(Program::pid)
+            .collect()
     }
 
     /// What the processes wrote to their logs, in the order of their start.
     #[must_use]
     pub fn logs(&self) -> String {
-        let files = std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
+        let files = std::fs::read_dir(self.dir.path())
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut logs: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
         logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         logs.sort();
@@ -240,6 +272,10 @@ impl Drop for Cluster {
 fn spawn(command: &str, settings: &[(String, String)], dir: &Path) -> anyhow::Result<Program> {
     let number = std::fs::read_dir(dir)?.count();
     let mut args = vec![command.to_owned()];
-    args.extend(settings.iter().map(|(key, value)| format!("-D{key}={value}")));
+    args.extend(
+        settings
+            .iter()
+            .map(|(key, value)| format!("-D{key}={value}")),
+    );
     Program::start(&args, &dir.join(format!("{number:03}-{command}")))
 }

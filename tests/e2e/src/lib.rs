@@ -27,7 +27,11 @@ use std::path::PathBuf;
 #[must_use]
 pub fn module(name: &str) -> PathBuf {
     let path = tidemill_testkit::target_dir().join(format!("jobs/{name}.wasm"));
-    assert!(path.exists(), "{} is missing; run `make build`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing; run `make build`",
+        path.display()
+    );
     path
 }
 
@@ -39,6 +43,10 @@ pub fn module(name: &str) -> PathBuf {
 #[must_use]
 pub fn binary() -> PathBuf {
     let path = tidemill_testkit::target_dir().join("release/tidemill");
-    assert!(path.exists(), "{} is missing; run `make build`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing; run `make build`",
+        path.display()
+    );
     path
 }

@@ -62,7 +62,10 @@ impl Program {
         let number = std::fs::read_dir(dir)?.count();
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let mut program = Self::start(&args, &dir.join(format!("{number:03}-command")))?;
-        program.ended(limit).await.with_context(|| format!("tidemill {args:?}"))
+        program
+            .ended(limit)
+            .await
+            .with_context(|| format!("tidemill {args:?}"))
     }
 
     /// Its process id.
@@ -111,12 +114,16 @@ impl Program {
         let found = eventually(limit, &what, || {
             let out = self.out();
             // The last piece may be half a line.
-            let lines = out.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            let lines = out
+                .split_inclusive('\n')
+                .filter_map(|line| line.strip_suffix('\n'));
             let found = lines.filter_map(|line| line.strip_prefix(start)).next();
             let found = found.map(|rest| rest.trim().to_owned());
             async move { found }
         });
-        found.await.with_context(|| format!("{}\n{}", self.out(), self.log()))
+        found
+            .await
+            .with_context(|| format!("{}\n{}", self.out(), self.log()))
     }
 
     /// Waits for its end.
@@ -135,7 +142,11 @@ impl Program {
         let waited = waited.await;
         waited.with_context(|| format!("{}\n{}", self.out(), self.log()))?;
         let code = status.and_then(|status| status.code());
-        Ok(Ended { code, out: self.out(), log: self.log() })
+        Ok(Ended {
+            code,
+            out: self.out(),
+            log: self.log(),
+        })
     }
 }
 

@@ -18,7 +18,10 @@ impl Rest {
     /// At an address.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), http: reqwest::Client::new() }
+        Self {
+            url: url.into(),
+            http: reqwest::Client::new(),
+        }
     }
 
     /// GET, with any status.
@@ -44,7 +47,10 @@ impl Rest {
         body: Vec<u8>,
     ) -> anyhow::Result<(u16, Value)> {
         let method = reqwest::Method::from_bytes(method.as_bytes())?;
-        let mut request = self.http.request(method, format!("{}{path}", self.url)).body(body);
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.url))
+            .body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -86,7 +92,10 @@ impl Rest {
     pub async fn upload_bytes(&self, name: &str, bytes: Vec<u8>) -> anyhow::Result<(u16, Value)> {
         let part = reqwest::multipart::Part::bytes(bytes).file_name(name.to_owned());
         let form = reqwest::multipart::Form::new().part("jarfile", part);
-        let request = self.http.post(format!("{}/jars/upload", self.url)).multipart(form);
+        let request = self
+            .http
+            .post(format!("{}/jars/upload", self.url))
+            .multipart(form);
         let response = request.send().await?;
         Ok((response.status().as_u16(), response.json().await?))
     }
@@ -97,7 +106,11 @@ impl Rest {
     ///
     /// If it is refused.
     pub async fn upload(&self, module: &Path) -> anyhow::Result<String> {
-        let name = module.file_name().context("a file name")?.to_string_lossy().into_owned();
+        let name = module
+            .file_name()
+            .context("a file name")?
+            .to_string_lossy()
+            .into_owned();
         let (status, body) = self.upload_bytes(&name, std::fs::read(module)?).await?;
         let path = body["filename"].as_str();
         let path = path.with_context(|| format!("upload: {status} {body}"))?;
@@ -115,7 +128,9 @@ impl Rest {
             bail!("400 was expected for {body}: {status} {answer}");
         }
         let error = answer["errors"][0].as_str();
-        Ok(error.with_context(|| format!("an answer without errors: {answer}"))?.to_owned())
+        Ok(error
+            .with_context(|| format!("an answer without errors: {answer}"))?
+            .to_owned())
     }
 
     /// Runs a module; returns the job's id.
@@ -137,7 +152,9 @@ impl Rest {
         });
         let (status, answer) = self.post_any(&format!("/jars/{module}/run"), &body).await?;
         let job = answer["jobid"].as_str();
-        Ok(job.with_context(|| format!("run: {status} {answer}"))?.to_owned())
+        Ok(job
+            .with_context(|| format!("run: {status} {answer}"))?
+            .to_owned())
     }
 
     /// The state of a job.
@@ -175,14 +192,22 @@ impl Rest {
     pub async fn wait_running(&self, job: &str, limit: Duration) -> anyhow::Result<()> {
         let what = format!("all tasks of {job} run");
         let waited = wait_until(limit, &what, || async {
-            let Ok(body) = self.get(&format!("/jobs/{job}")).await else { return false };
+            let Ok(body) = self.get(&format!("/jobs/{job}")).await else {
+                return false;
+            };
             body["vertices"].as_array().is_some_and(|vertices| {
                 !vertices.is_empty()
-                    && vertices.iter().all(|v| v["tasks"]["RUNNING"] == v["parallelism"])
+                    && vertices
+                        .iter()
+                        .all(|v| v["tasks"]["RUNNING"] == v["parallelism"])
             })
         });
         if let Err(error) = waited.await {
-            bail!("{error}; {}: {}", self.state(job).await?, self.cause(job).await?);
+            bail!(
+                "{error}; {}: {}",
+                self.state(job).await?,
+                self.cause(job).await?
+            );
         }
         Ok(())
     }
@@ -217,7 +242,10 @@ impl Rest {
         let body = self.get(&format!("/jobs/{job}")).await?;
         let mut sum = 0.0;
         for vertex in body["vertices"].as_array().into_iter().flatten() {
-            let path = format!("/jobs/{job}/vertices/{}/metrics", vertex["id"].as_str().unwrap_or_default());
+            let path = format!(
+                "/jobs/{job}/vertices/{}/metrics",
+                vertex["id"].as_str().unwrap_or_default()
+            );
             let known = self.get(&path).await?;
             for metric in known.as_array().into_iter().flatten() {
                 let id = metric["id"].as_str().unwrap_or_default();
@@ -226,7 +254,9 @@ impl Rest {
                 }
                 let value = self.get(&format!("{path}?get={id}")).await?;
                 let text = value[0]["value"].as_str().unwrap_or("0").to_owned();
-                sum += text.parse::<f64>().with_context(|| format!("{id} is {text}"))?;
+                sum += text
+                    .parse::<f64>()
+                    .with_context(|| format!("{id} is {text}"))?;
             }
         }
         Ok(sum)
@@ -238,7 +268,9 @@ impl Rest {
     ///
     /// If that is refused.
     pub async fn cancel(&self, job: &str) -> anyhow::Result<()> {
-        let request = self.http.patch(format!("{}/jobs/{job}?mode=cancel", self.url));
+        let request = self
+            .http
+            .patch(format!("{}/jobs/{job}?mode=cancel", self.url));
         request.send().await?.error_for_status()?;
         Ok(())
     }

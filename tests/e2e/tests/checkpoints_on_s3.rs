@@ -28,12 +28,18 @@ async fn recovers_exactly(
     });
     let job = cluster.rest.run(&module, &clicks.args, 2, settings).await?;
     clicks.until_windows(4, LIMIT).await?;
-    assert!(cluster.rest.completed_checkpoints(&job).await? > 0, "nothing to recover from");
+    assert!(
+        cluster.rest.completed_checkpoints(&job).await? > 0,
+        "nothing to recover from"
+    );
     cluster.kill_worker(0)?;
     cluster.start_worker()?;
     let verdict = clicks.finish(LIMIT).await?;
     assert!(verdict.is_right(), "{verdict:?}");
-    assert!(cluster.rest.restored_checkpoint(&job).await? > 0, "it began again from nothing");
+    assert!(
+        cluster.rest.restored_checkpoint(&job).await? > 0,
+        "it began again from nothing"
+    );
     cluster.rest.cancel(&job).await?;
     cluster.rest.wait_for(&job, "CANCELED", LIMIT).await?;
     Ok(job)
@@ -47,7 +53,11 @@ async fn the_main_job_recovers_from_checkpoints_on_s3() -> anyhow::Result<()> {
     let location = format!("s3://{}/checkpoints", s3.bucket());
     let job = recovers_exactly(builder, "s3", &location).await?;
     let kept = s3.bucket_dir().join("checkpoints").join(job);
-    assert!(std::fs::read_dir(&kept)?.count() > 0, "{} is empty", kept.display());
+    assert!(
+        std::fs::read_dir(&kept)?.count() > 0,
+        "{} is empty",
+        kept.display()
+    );
     Ok(())
 }
 
@@ -57,6 +67,10 @@ async fn the_main_job_recovers_from_checkpoints_on_disk() -> anyhow::Result<()> 
     let location = format!("file://{}/checkpoints", dir.path().display());
     let job = recovers_exactly(ClusterBuilder::new(), "disk", &location).await?;
     let kept = dir.path().join("checkpoints").join(job);
-    assert!(std::fs::read_dir(&kept)?.count() > 0, "{} is empty", kept.display());
+    assert!(
+        std::fs::read_dir(&kept)?.count() > 0,
+        "{} is empty",
+        kept.display()
+    );
     Ok(())
 }

@@ -32,10 +32,17 @@ async fn start_clicks(cluster: &Cluster, name: &str) -> anyhow::Result<(String, 
     let kafka = Kafka::start().await?;
     let module = cluster.rest.upload(&module("click-event-count")).await?;
     let mut clicks = ClickRun::start(kafka.bootstrap(), name, WINDOWS, RATE).await?;
-    let job = cluster.rest.run(&module, &clicks.args, 2, fixed_delay("100 ms", 1000)).await?;
+    let job = cluster
+        .rest
+        .run(&module, &clicks.args, 2, fixed_delay("100 ms", 1000))
+        .await?;
     clicks.until_windows(2, LIMIT).await?;
     wait_until(LIMIT, "a checkpoint", || async {
-        cluster.rest.completed_checkpoints(&job).await.is_ok_and(|completed| completed > 0)
+        cluster
+            .rest
+            .completed_checkpoints(&job)
+            .await
+            .is_ok_and(|completed| completed > 0)
     })
     .await?;
     Ok((job, clicks))
@@ -45,7 +52,10 @@ async fn start_clicks(cluster: &Cluster, name: &str) -> anyhow::Result<(String, 
 async fn finish_clicks(cluster: &Cluster, job: &str, clicks: ClickRun) -> anyhow::Result<()> {
     let verdict = clicks.finish(LIMIT).await?;
     assert!(verdict.is_right(), "{verdict:?}");
-    assert!(cluster.rest.restored_checkpoint(job).await? > 0, "it did not restart");
+    assert!(
+        cluster.rest.restored_checkpoint(job).await? > 0,
+        "it did not restart"
+    );
     cluster.rest.cancel(job).await?;
     cluster.rest.wait_for(job, "CANCELED", SOON).await
 }
@@ -56,19 +66,36 @@ async fn a_task_that_fails_is_restarted_until_attempts_are_used_up() -> anyhow::
     let module = cluster.rest.upload(&module("hostile")).await?;
     // Each attempt lives for about a second, ten checkpoints long.
     let args = strings(["--mode", "panic", "--after", "1000", "--rate", "1000"]);
-    let job = cluster.rest.run(&module, &args, 1, fixed_delay("100 ms", 2)).await?;
+    let job = cluster
+        .rest
+        .run(&module, &args, 1, fixed_delay("100 ms", 2))
+        .await?;
     cluster.rest.wait_for(&job, "FAILED", LIMIT).await?;
 
     let body = cluster.rest.get(&format!("/jobs/{job}/exceptions")).await?;
-    let entries = body["exceptionHistory"]["entries"].as_array().context("entries")?;
+    let entries = body["exceptionHistory"]["entries"]
+        .as_array()
+        .context("entries")?;
     assert_eq!(entries.len(), 3, "two restarts are three failures: {body}");
     let cause = |entry: &Value| entry["stacktrace"].as_str().unwrap_or_default().to_owned();
     // Later attempts begin where the last checkpoint was, not at the first number.
-    let numbers: Vec<u64> = entries.iter().filter_map(|entry| bad_number(&cause(entry))).collect();
+    let numbers: Vec<u64> = entries
+        .iter()
+        .filter_map(|entry| bad_number(&cause(entry)))
+        .collect();
     assert_eq!(numbers.len(), 3, "{body}");
-    assert!(numbers[0] > numbers[1] && numbers[1] > numbers[2], "newest first: {numbers:?}");
-    assert!(numbers[1] > 1_200, "the second attempt began from nothing: {numbers:?}");
-    assert!(cluster.rest.restored_checkpoint(&job).await? > 0, "no checkpoint was restored");
+    assert!(
+        numbers[0] > numbers[1] && numbers[1] > numbers[2],
+        "newest first: {numbers:?}"
+    );
+    assert!(
+        numbers[1] > 1_200,
+        "the second attempt began from nothing: {numbers:?}"
+    );
+    assert!(
+        cluster.rest.restored_checkpoint(&job).await? > 0,
+        "no checkpoint was restored"
+    );
     Ok(())
 }
 
@@ -86,7 +113,11 @@ async fn without_checkpoints_a_task_that_fails_ends_its_job() -> anyhow::Result<
     let job = cluster.rest.run(&module, &args, 1, json!({})).await?;
     cluster.rest.wait_for(&job, "FAILED", SOON).await?;
     let body = cluster.rest.get(&format!("/jobs/{job}/exceptions")).await?;
-    assert_eq!(body["exceptionHistory"]["entries"].as_array().map(Vec::len), Some(1), "{body}");
+    assert_eq!(
+        body["exceptionHistory"]["entries"].as_array().map(Vec::len),
+        Some(1),
+        "{body}"
+    );
     Ok(())
 }
 
@@ -108,7 +139,9 @@ async fn a_job_without_workers_goes_on_when_one_comes() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_stood_still_does_no_harm_when_it_wakes() -> anyhow::Result<()> {
     let builder = ClusterBuilder::new().workers(3);
-    let builder = builder.set("heartbeat.interval", "200 ms").set("heartbeat.timeout", "2 s");
+    let builder = builder
+        .set("heartbeat.interval", "200 ms")
+        .set("heartbeat.timeout", "2 s");
     let cluster = builder.start().await?;
     let (job, mut clicks) = start_clicks(&cluster, "frozen").await?;
     let frozen = worker_with_tasks(&cluster, &job).await?;
@@ -127,8 +160,14 @@ async fn a_worker_that_stood_still_does_no_harm_when_it_wakes() -> anyhow::Resul
 async fn worker_with_tasks(cluster: &Cluster, job: &str) -> anyhow::Result<usize> {
     let body = cluster.rest.get(&format!("/jobs/{job}")).await?;
     let vertex = body["vertices"][0]["id"].as_str().context("a vertex")?;
-    let vertex = cluster.rest.get(&format!("/jobs/{job}/vertices/{vertex}")).await?;
-    let busy = vertex["subtasks"][0]["taskmanager-id"].as_str().context("a worker")?.to_owned();
+    let vertex = cluster
+        .rest
+        .get(&format!("/jobs/{job}/vertices/{vertex}"))
+        .await?;
+    let busy = vertex["subtasks"][0]["taskmanager-id"]
+        .as_str()
+        .context("a worker")?
+        .to_owned();
     let log = |index: usize| cluster.workers[index].log();
     (0..cluster.workers.len())
         .find(|index| log(*index).contains(&busy))
@@ -140,7 +179,10 @@ async fn a_job_that_waits_for_its_restart_can_be_cancelled() -> anyhow::Result<(
     let cluster = ClusterBuilder::new().start().await?;
     let module = cluster.rest.upload(&module("hostile")).await?;
     let args = strings(["--mode", "panic", "--after", "3", "--rate", "1000"]);
-    let job = cluster.rest.run(&module, &args, 1, fixed_delay("1 h", 5)).await?;
+    let job = cluster
+        .rest
+        .run(&module, &args, 1, fixed_delay("1 h", 5))
+        .await?;
     cluster.rest.wait_for(&job, "RESTARTING", SOON).await?;
     cluster.rest.cancel(&job).await?;
     cluster.rest.wait_for(&job, "CANCELED", SOON).await
@@ -160,9 +202,15 @@ async fn a_job_that_lacks_slots_waits_for_a_worker() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_gets_no_slots_fails_and_says_how_many_it_needs() -> anyhow::Result<()> {
-    let cluster = ClusterBuilder::new().set("slot.request.timeout", "1 s").start().await?;
+    let cluster = ClusterBuilder::new()
+        .set("slot.request.timeout", "1 s")
+        .start()
+        .await?;
     let module = cluster.rest.upload(&module("hostile")).await?;
-    let job = cluster.rest.run(&module, &strings(["--mode", "none"]), 3, json!({})).await?;
+    let job = cluster
+        .rest
+        .run(&module, &strings(["--mode", "none"]), 3, json!({}))
+        .await?;
     cluster.rest.wait_for(&job, "FAILED", SOON).await?;
     let cause = cluster.rest.cause(&job).await?;
     assert!(cause.contains("slots") && cause.contains('3'), "{cause}");

@@ -54,11 +54,17 @@ const PLANS: &[(&str, &str)] = &[
 
 /// One worker with a place for the honest job and places for two others.
 async fn cluster() -> anyhow::Result<Cluster> {
-    ClusterBuilder::new().slots(4).set("tidemill.plan.timeout", "2 s").start().await
+    ClusterBuilder::new()
+        .slots(4)
+        .set("tidemill.plan.timeout", "2 s")
+        .start()
+        .await
 }
 
 fn args(mode: &str) -> Vec<String> {
-    ["--mode", mode, "--after", "3", "--rate", "1000"].map(ToOwned::to_owned).to_vec()
+    ["--mode", mode, "--after", "3", "--rate", "1000"]
+        .map(ToOwned::to_owned)
+        .to_vec()
 }
 
 /// Runs a misdeed and says what is wrong with the way it ended.
@@ -68,9 +74,19 @@ async fn misbehave(cluster: &Cluster, module: &str, mode: &str, says: &str) -> a
     cluster.rest.wait_for(&job, "FAILED", LIMIT).await?;
     let cause = cluster.rest.cause(&job).await?;
     let names_operator = cause.contains(&format!("operator \"{mode}"));
-    anyhow::ensure!(names_operator, "{mode}: the cause does not name the operator: {cause}");
-    anyhow::ensure!(cause.contains(says), "{mode}: the cause does not say \"{says}\": {cause}");
-    anyhow::ensure!(cause.len() < 100_000, "{mode}: a cause of {} bytes", cause.len());
+    anyhow::ensure!(
+        names_operator,
+        "{mode}: the cause does not name the operator: {cause}"
+    );
+    anyhow::ensure!(
+        cause.contains(says),
+        "{mode}: the cause does not say \"{says}\": {cause}"
+    );
+    anyhow::ensure!(
+        cause.len() < 100_000,
+        "{mode}: a cause of {} bytes",
+        cause.len()
+    );
     Ok(())
 }
 
@@ -94,9 +110,15 @@ async fn hostile_jobs_fail_with_a_cause_and_alone() -> anyhow::Result<()> {
     // Two at a time: the free slots.
     let mut wrong = Vec::new();
     for pair in MISDEEDS.chunks(2) {
-        let ends = pair.iter().map(|(mode, says)| misbehave(&cluster, &hostile, mode, says));
+        let ends = pair
+            .iter()
+            .map(|(mode, says)| misbehave(&cluster, &hostile, mode, says));
         let ends = futures::future::join_all(ends).await;
-        wrong.extend(ends.into_iter().filter_map(Result::err).map(|error| error.to_string()));
+        wrong.extend(
+            ends.into_iter()
+                .filter_map(Result::err)
+                .map(|error| error.to_string()),
+        );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
@@ -105,7 +127,10 @@ async fn hostile_jobs_fail_with_a_cause_and_alone() -> anyhow::Result<()> {
     assert_eq!(verdict.repeated, 0, "the honest job was restarted");
     assert_eq!(cluster.rest.state(&honest).await?, "RUNNING");
     assert_eq!(cluster.rest.cause(&honest).await?, "");
-    assert_eq!((cluster.pids(), worker_ids(&cluster).await?), (pids, workers));
+    assert_eq!(
+        (cluster.pids(), worker_ids(&cluster).await?),
+        (pids, workers)
+    );
     Ok(())
 }
 
@@ -116,7 +141,10 @@ async fn hostile_plans_are_refused_with_a_cause() -> anyhow::Result<()> {
     for (mode, says) in PLANS {
         let body = json!({ "programArgsList": args(mode) });
         let error = cluster.rest.refused(&hostile, &body).await?;
-        assert!(error.contains(says), "{mode}: the refusal does not say \"{says}\": {error}");
+        assert!(
+            error.contains(says),
+            "{mode}: the refusal does not say \"{says}\": {error}"
+        );
     }
     assert_eq!(cluster.pids().len(), 2, "a process has ended");
     Ok(())
@@ -137,8 +165,14 @@ async fn a_plan_that_asks_the_clock_is_the_same_twice() -> anyhow::Result<()> {
 async fn a_timer_that_never_rests_can_be_cancelled() -> anyhow::Result<()> {
     let cluster = cluster().await?;
     let hostile = cluster.rest.upload(&module("hostile")).await?;
-    let job = cluster.rest.run(&hostile, &args("timer-in-the-past"), 1, json!({})).await?;
+    let job = cluster
+        .rest
+        .run(&hostile, &args("timer-in-the-past"), 1, json!({}))
+        .await?;
     cluster.rest.wait_running(&job, LIMIT).await?;
     cluster.rest.cancel(&job).await?;
-    cluster.rest.wait_for(&job, "CANCELED", Duration::from_secs(10)).await
+    cluster
+        .rest
+        .wait_for(&job, "CANCELED", Duration::from_secs(10))
+        .await
 }

@@ -40,7 +40,12 @@ async fn the_demo_ends_well_after_its_windows() -> anyhow::Result<()> {
     let args = ["playground", "--windows", "3", "--rate", "30000"];
     let ended = run(dir.path(), &args, LIMIT).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    for said in ["window 3 of 3", "6 pages × 1000", "all 3 windows of all 6 pages say 1000", "REST"] {
+    for said in [
+        "window 3 of 3",
+        "6 pages × 1000",
+        "all 3 windows of all 6 pages say 1000",
+        "REST",
+    ] {
         assert!(ended.out.contains(said), "\"{said}\" is missing: {ended:?}");
     }
     Ok(())
@@ -51,7 +56,13 @@ async fn the_demo_runs_on_a_real_kafka() -> anyhow::Result<()> {
     let kafka = Kafka::start().await?;
     let dir = tempfile::tempdir()?;
     let args = [
-        "playground", "--windows", "3", "--rate", "30000", "--bootstrap-servers", kafka.bootstrap(),
+        "playground",
+        "--windows",
+        "3",
+        "--rate",
+        "30000",
+        "--bootstrap-servers",
+        kafka.bootstrap(),
     ];
     let ended = run(dir.path(), &args, LIMIT).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -62,7 +73,13 @@ async fn the_demo_runs_on_a_real_kafka() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_without_a_kafka_says_so() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let args = ["playground", "--windows", "1", "--bootstrap-servers", "127.0.0.1:1"];
+    let args = [
+        "playground",
+        "--windows",
+        "1",
+        "--bootstrap-servers",
+        "127.0.0.1:1",
+    ];
     let ended = run(dir.path(), &args, LIMIT).await?;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.log.contains("127.0.0.1:1"), "{ended:?}");
@@ -75,25 +92,39 @@ async fn a_cluster_is_operated_by_run_list_and_cancel() -> anyhow::Result<()> {
     let (dir, rest) = (cluster.dir(), cluster.rest.url.as_str());
     let at = rest.trim_start_matches("http://");
     let hostile = path("hostile")?;
-    let args = ["run", "-d", "-m", at, "-p", "2", &hostile, "--", "--mode", "none", "--rate", "10"];
+    let args = [
+        "run", "-d", "-m", at, "-p", "2", &hostile, "--", "--mode", "none", "--rate", "10",
+    ];
     let ended = Program::run(&args, dir, LIMIT).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let said = ended.out.trim().strip_prefix("Job has been submitted with JobID ");
+    let said = ended
+        .out
+        .trim()
+        .strip_prefix("Job has been submitted with JobID ");
     let job = said.with_context(|| format!("{ended:?}"))?.to_owned();
     cluster.rest.wait_running(&job, LIMIT).await?;
 
     let listed = Program::run(&["list", "-m", at], dir, LIMIT).await?;
     assert_eq!(listed.code, Some(0), "{listed:?}");
-    assert!(listed.out.contains(&format!("{job} : hostile (RUNNING)")), "{listed:?}");
+    assert!(
+        listed.out.contains(&format!("{job} : hostile (RUNNING)")),
+        "{listed:?}"
+    );
     assert!(listed.out.contains("No scheduled jobs."), "{listed:?}");
 
     let cancelled = Program::run(&["cancel", "-m", at, &job], dir, LIMIT).await?;
     assert_eq!(cancelled.code, Some(0), "{cancelled:?}");
-    assert!(cancelled.out.contains(&format!("Cancelled job {job}.")), "{cancelled:?}");
+    assert!(
+        cancelled.out.contains(&format!("Cancelled job {job}.")),
+        "{cancelled:?}"
+    );
     cluster.rest.wait_for(&job, "CANCELED", LIMIT).await?;
     let listed = Program::run(&["list", "-a", "-m", at], dir, LIMIT).await?;
     assert!(listed.out.contains("No running jobs."), "{listed:?}");
-    assert!(listed.out.contains(&format!("{job} : hostile (CANCELED)")), "{listed:?}");
+    assert!(
+        listed.out.contains(&format!("{job} : hostile (CANCELED)")),
+        "{listed:?}"
+    );
     let nobody = ["cancel", "-m", at, "0123456789abcdef0123456789abcdef"];
     let again = Program::run(&nobody, dir, LIMIT).await?;
     assert_eq!(again.code, Some(1), "{again:?}");
@@ -107,7 +138,17 @@ async fn run_waits_for_the_end_and_tells_how_it_was() -> anyhow::Result<()> {
     let (dir, at) = (cluster.dir(), cluster.rest.url.as_str());
     let hostile = path("hostile")?;
     let run = |mode: &'static str| {
-        let args = ["run", "-m", at, &hostile, "--", "--mode", mode, "--records", "100"];
+        let args = [
+            "run",
+            "-m",
+            at,
+            &hostile,
+            "--",
+            "--mode",
+            mode,
+            "--records",
+            "100",
+        ];
         let args = args.map(ToOwned::to_owned);
         async move {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -119,10 +160,16 @@ async fn run_waits_for_the_end_and_tells_how_it_was() -> anyhow::Result<()> {
     assert!(good.out.contains("is FINISHED"), "{good:?}");
     let bad = run("panic").await?;
     assert_eq!(bad.code, Some(1), "{bad:?}");
-    assert!(bad.out.contains("is FAILED") && bad.out.contains("is bad luck"), "{bad:?}");
+    assert!(
+        bad.out.contains("is FAILED") && bad.out.contains("is bad luck"),
+        "{bad:?}"
+    );
     let refused = run("fail-in-plan").await?;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.log.contains("this job does not want to be planned"), "{refused:?}");
+    assert!(
+        refused.log.contains("this job does not want to be planned"),
+        "{refused:?}"
+    );
     Ok(())
 }
 
@@ -146,7 +193,15 @@ async fn an_application_cluster_tells_by_its_exit_code_how_its_job_ended() -> an
     for (mode, code) in [("none", 0), ("panic", 1), ("fail-in-plan", 1)] {
         let mut args: Vec<String> = vec!["local".to_owned()];
         args.extend(settings(dir.path()));
-        let rest = ["--job", hostile.as_str(), "--", "--mode", mode, "--records", "100"];
+        let rest = [
+            "--job",
+            hostile.as_str(),
+            "--",
+            "--mode",
+            mode,
+            "--records",
+            "100",
+        ];
         args.extend(rest.map(ToOwned::to_owned));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let ended = Program::run(&args, dir.path(), LIMIT).await?;
@@ -164,7 +219,14 @@ async fn ends_when_told(command: &[&str], signal: Signal) -> anyhow::Result<()> 
     let rest = Rest::new(program.wait_for_line("REST on ", LIMIT).await?);
     if command == ["local"] {
         let module = rest.upload(&module("hostile")).await?;
-        let job = rest.run(&module, &["--mode".to_owned(), "none".to_owned()], 1, Value::Null).await;
+        let job = rest
+            .run(
+                &module,
+                &["--mode".to_owned(), "none".to_owned()],
+                1,
+                Value::Null,
+            )
+            .await;
         rest.wait_running(&job?, LIMIT).await?;
     }
     program.signal(signal)?;
@@ -205,7 +267,11 @@ async fn a_worker_ends_cleanly_with_or_without_its_coordinator() -> anyhow::Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_without_end_stops_on_ctrl_c() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let mut args = vec!["playground".to_owned(), "--rate".to_owned(), "30000".to_owned()];
+    let mut args = vec![
+        "playground".to_owned(),
+        "--rate".to_owned(),
+        "30000".to_owned(),
+    ];
     args.extend(settings(dir.path()));
     let mut demo = Program::start(&args, &dir.path().join("demo"))?;
     demo.wait_for_line("window 2", LIMIT).await?;

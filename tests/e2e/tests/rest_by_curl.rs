@@ -27,7 +27,11 @@ async fn a_job_can_be_operated_with_curl_alone() -> anyhow::Result<()> {
     drop(clicks);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{}: {said}\n{errors}", output.status);
+    assert!(
+        output.status.success(),
+        "{}: {said}\n{errors}",
+        output.status
+    );
 
     let part = |step: &str| -> anyhow::Result<String> {
         let rest = said.split(&format!("# {step}\n")).nth(1);
@@ -35,13 +39,22 @@ async fn a_job_can_be_operated_with_curl_alone() -> anyhow::Result<()> {
         Ok(rest.split("\n# ").next().unwrap_or_default().to_owned())
     };
     assert!(part("upload")?.contains("\"status\":\"success\""), "{said}");
-    assert!(part("plan")?.contains("ClickEvent Counter"), "{said}");
+    assert!(
+        part("plan")?.contains("Window(TumblingEventTimeWindows(15 s), Count)"),
+        "{said}"
+    );
     let job = part("run")?.trim().to_owned();
     assert_eq!(job.len(), 32, "{said}");
     let watched = part("watch")?;
     assert!(watched.contains("ClickEvent Source: RUNNING"), "{said}");
-    assert!(watched.contains("\n[]\n"), "no failures were expected: {said}");
-    assert!(watched.contains(&format!("{job} Click Event Count RUNNING")), "{said}");
+    assert!(
+        watched.contains("\n[]\n"),
+        "no failures were expected: {said}"
+    );
+    assert!(
+        watched.contains(&format!("{job} Click Event Count RUNNING")),
+        "{said}"
+    );
     assert!(part("cancel")?.contains("CANCELED"), "{said}");
     let jars = cluster.rest.get("/jars").await?;
     assert_eq!(jars["files"].as_array().map(Vec::len), Some(0), "{jars}");

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::Context;
 use serde_json::json;
-use tidemill_e2e::{Ended, Program, ClusterBuilder, module};
+use tidemill_e2e::{ClusterBuilder, Ended, Program, module};
 use tidemill_testkit::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -39,7 +39,9 @@ fn write_text(folder: &Path, lines: usize) -> anyhow::Result<Counts> {
 fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     for line in lines {
-        let (word, count) = line.split_once(' ').with_context(|| format!("a line: {line}"))?;
+        let (word, count) = line
+            .split_once(' ')
+            .with_context(|| format!("a line: {line}"))?;
         let before = counts.insert(word.to_owned(), count.parse()?);
         anyhow::ensure!(before.is_none(), "{word} comes twice");
     }
@@ -53,7 +55,11 @@ fn read_counts(folder: &Path) -> anyhow::Result<Counts> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if path.is_dir() {
                 folders.push(path);
             } else if !name.starts_with(['.', '_']) {
@@ -69,7 +75,15 @@ async fn local(dir: &Path, args: &[&str]) -> anyhow::Result<Ended> {
     let tmp = format!("-Dio.tmp.dirs={}", dir.join("tmp").display());
     let module = module("word-count");
     let module = module.to_str().context("a path in UTF-8")?;
-    let all = ["local", tmp.as_str(), "-Drest.port=0", "-Djobmanager.rpc.port=0", "--job", module, "--"];
+    let all = [
+        "local",
+        tmp.as_str(),
+        "-Drest.port=0",
+        "-Djobmanager.rpc.port=0",
+        "--job",
+        module,
+        "--",
+    ];
     Program::run(&[&all[..], args].concat(), dir, LIMIT).await
 }
 
@@ -95,9 +109,22 @@ async fn an_application_cluster_ends_with_its_job() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let (input, output) = (dir.path().join("text.txt"), dir.path().join("out"));
     fs::write(&input, "To be, or not to be:\nthat is the question.\n")?;
-    let ended = local(dir.path(), &["--input", &text(&input), "--output", &text(&output)]).await?;
+    let ended = local(
+        dir.path(),
+        &["--input", &text(&input), "--output", &text(&output)],
+    )
+    .await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let expected = ["be 2", "is 1", "not 1", "or 1", "question 1", "that 1", "the 1", "to 2"];
+    let expected = [
+        "be 2",
+        "is 1",
+        "not 1",
+        "or 1",
+        "question 1",
+        "that 1",
+        "the 1",
+        "to 2",
+    ];
     assert_eq!(read_counts(&output)?, parse(expected.into_iter())?);
     Ok(())
 }
@@ -110,7 +137,10 @@ async fn counts_are_printed_without_an_output() -> anyhow::Result<()> {
     let ended = local(dir.path(), &["--input", &text(&input)]).await?;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for line in ["ebb 3", "flow 2"] {
-        assert!(ended.out.lines().any(|printed| printed.ends_with(line)), "{line}: {ended:?}");
+        assert!(
+            ended.out.lines().any(|printed| printed.ends_with(line)),
+            "{line}: {ended:?}"
+        );
     }
     Ok(())
 }
@@ -140,14 +170,23 @@ async fn counts_are_exact_when_a_worker_is_killed_on_the_way() -> anyhow::Result
     let job = cluster.rest.run(&module, &args, 1, settings).await?;
     let rest = cluster.rest.clone();
     wait_until(LIMIT, "two checkpoints", || async {
-        rest.completed_checkpoints(&job).await.is_ok_and(|completed| completed >= 2)
+        rest.completed_checkpoints(&job)
+            .await
+            .is_ok_and(|completed| completed >= 2)
     })
     .await?;
-    assert_eq!(cluster.rest.state(&job).await?, "RUNNING", "too fast to be killed on the way");
+    assert_eq!(
+        cluster.rest.state(&job).await?,
+        "RUNNING",
+        "too fast to be killed on the way"
+    );
     cluster.kill_worker(0)?;
     cluster.start_worker()?;
     cluster.rest.wait_for(&job, "FINISHED", LIMIT).await?;
-    assert!(cluster.rest.restored_checkpoint(&job).await? > 0, "it began again from nothing");
+    assert!(
+        cluster.rest.restored_checkpoint(&job).await? > 0,
+        "it began again from nothing"
+    );
     assert_eq!(read_counts(&output)?, expected);
     Ok(())
 }

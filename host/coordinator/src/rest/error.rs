@@ -1,7 +1,8 @@
 //! The one place where errors become HTTP answers: a status and `{"errors": ["…"]}`, nothing else.
 
 use axum::{
-    http::StatusCode,
+    body::to_bytes,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -41,6 +42,28 @@ impl ApiError {
             "Bad request, could not parse parameters: Cannot resolve path parameter ({name}) from value \"{value}\"."
         ))
     }
+}
+
+/// The longest text of the web framework's own that is taken over.
+const FRAMEWORK_TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// Puts the web framework's own refusals (a query that is no UTF-8, a body that is too long) into
+/// the form of all others.
+pub(super) async fn uniform(response: Response) -> Response {
+    let status = response.status();
+    let plain = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !plain || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = to_bytes(response.into_body(), FRAMEWORK_TEXT_BYTES_MAX).await;
+    let text = text.map_or_else(
+        |_too_long| String::new(),
+        |text| String::from_utf8_lossy(&text).into_owned(),
+    );
+    ApiError::new(status, text).into_response()
 }
 
 impl IntoResponse for ApiError {

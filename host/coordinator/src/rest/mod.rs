@@ -67,6 +67,7 @@ fn router(cluster: Arc<Cluster>, address: SocketAddr) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::map_response(error::uniform))
         .layer(middleware::from_fn(guard::check))
         .layer(CatchPanicLayer::custom(
             |_panic: Box<dyn std::any::Any + Send>| {
