@@ -1,5 +1,5 @@
 //! Measures Tidemill and prints tables in Markdown: `make bench`, or after `make build`
-//! `cargo run --release -p tidemill-bench -- [throughput] [sandbox] [start] [memory]` for a part.
+//! `target/release/tidemill-bench [throughput] [sandbox] [start] [memory]` for a part.
 //!
 //! Everything but the sandbox is measured on real processes, a coordinator and a worker, driven
 //! over REST. On a machine that does other things as well, CPU seconds mean more than times.

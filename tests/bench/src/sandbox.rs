@@ -10,7 +10,7 @@ use crate::figures::{head, row};
 pub(crate) fn measure() -> anyhow::Result<()> {
     let native = "build --quiet --profile job -p click-event-count --example native";
     cargo(native)?;
-    let job = cargo("bench --quiet -p tidemill-runtime --bench sandbox -- job")?;
+    let job = cargo("bench --quiet --profile release --workspace --bench sandbox -- job")?;
     println!("## Sandbox: click-event-count from JSON to counts, both tasks\n");
     head(&["code", "ns/record", "ratio"]);
     for line in job.lines() {
@@ -22,7 +22,7 @@ pub(crate) fn measure() -> anyhow::Result<()> {
         let nanos = words.next().unwrap_or_default();
         row(&[code, nanos, words.next().unwrap_or("1")]);
     }
-    let crossing = cargo("bench --quiet -p tidemill-runtime --bench sandbox -- crossing")?;
+    let crossing = cargo("bench --quiet --profile release --workspace --bench sandbox -- crossing")?;
     println!("\n## Crossing the border with a batch (values of 40 bytes, keys of 5)\n");
     head(&[
         "records",
