@@ -138,8 +138,9 @@ pub use crate::window::{
 pub mod prelude {
     pub use crate::{
         Aggregate, Args, Count, Data, Env, Error, Json, Key, KeyedContext, KeyedProcess,
-        KeyedStream, Pipe, Raw, RejectedRecords, Result, States, Stream, Text, Timer, Tumbling,
-        ValueState, WatermarkStrategy, Window, blackhole, datagen, file, kafka, print,
+        KeyedStream, Max, Min, Pipe, Raw, RejectedRecords, Result, States, Stream, Sum, Text,
+        Timer, Tumbling, ValueState, WatermarkStrategy, Window, blackhole, datagen, file, kafka,
+        print,
     };
 }
 

@@ -21,6 +21,10 @@ pub(crate) fn expand(args: &TokenStream, function: &ItemFn) -> Result<TokenStrea
     Ok(quote! {
         #function
 
+        // Natively only tests call it; it is no dead code for that.
+        #[cfg(not(target_family = "wasm"))]
+        const _: ::tidemill::rt::JobFunction = #ident;
+
         #[cfg(target_family = "wasm")]
         #[doc(hidden)]
         mod __tidemill_component {
