@@ -17,11 +17,6 @@ use clap::Parser;
 
 use crate::args::{Cli, Command};
 
-/// Batches are allocated and freed by the hundred kilobytes, all the time: the system's allocator
-/// would give them back to the kernel each time, and take page faults for the next.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // The planner limits itself before anything else starts.
     if std::env::args().nth(1).as_deref() == Some("planner") {
