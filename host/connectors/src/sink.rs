@@ -43,7 +43,8 @@ pub trait Sink: Send {
     async fn write(&mut self, batch: Batch) -> Result<(), ConnectorError>;
 
     /// A barrier: everything taken is written and acknowledged when this returns. What is returned
-    /// goes into the checkpoint and is needed to commit it, also by another process.
+    /// goes into the checkpoint and is needed to commit it, also by another process: all that has
+    /// not been committed, also what was prepared for checkpoints that may never be complete.
     ///
     /// # Errors
     ///

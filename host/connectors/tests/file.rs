@@ -189,10 +189,10 @@ async fn parts_appear_when_their_checkpoint_is_complete() {
     write(&mut sink, &["a", "b"]).await;
     assert_eq!(sink.prepare(CheckpointId(1)).await.unwrap().len(), 1);
     write(&mut sink, &["c"]).await;
-    assert_eq!(sink.prepare(CheckpointId(2)).await.unwrap().len(), 1);
+    assert_eq!(sink.prepare(CheckpointId(2)).await.unwrap().len(), 2);
     assert_eq!(
         sink.prepare(CheckpointId(3)).await.unwrap().len(),
-        0,
+        2,
         "no empty parts"
     );
     write(&mut sink, &["d"]).await;
@@ -234,6 +234,20 @@ async fn what_a_checkpoint_lists_appears_after_a_crash_also_when_restored_twice(
         .open_sink(&config, suite::sink_context(0, 1), committables)
         .await;
     assert!(matches!(again.err(), Some(ConnectorError::Lost(_))));
+}
+
+#[tokio::test]
+async fn parts_of_a_checkpoint_that_was_given_up_appear_with_the_next_also_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = open_sink(dir.path(), &[], Vec::new()).await;
+    write(&mut sink, &["given up"]).await;
+    sink.prepare(CheckpointId(1)).await.unwrap();
+    write(&mut sink, &["complete"]).await;
+    let committables = sink.prepare(CheckpointId(2)).await.unwrap();
+    drop(sink);
+    let mut sink = open_sink(dir.path(), &[], committables).await;
+    assert_eq!(visible(dir.path()), ["given up\n", "complete\n"]);
+    assert!(sink.prepare(CheckpointId(3)).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -106,6 +106,26 @@ struct Closed {
 }
 
 impl Closed {
+    /// A checkpoint may be started from wherever a user says, so what it lists may be forged:
+    /// nothing but hidden files of this sink's own folder get another name in it.
+    fn check(&self, folder: &Path) -> Result<(), ConnectorError> {
+        let fine = self.folder == folder
+            && self.hidden == hidden_name(&self.name)
+            && !self.name.is_empty()
+            && !self.name.starts_with('.')
+            && !self.name.contains(['/', '\0']);
+        if fine {
+            return Ok(());
+        }
+        Err(ConnectorError::invalid(format!(
+            "file sink: the checkpoint lists the part \"{}\" in {}, which is not one of the sink in {}; \
+             a sink with parts that are not named yet must keep its `path`",
+            self.name.escape_debug(),
+            self.folder.display(),
+            folder.display()
+        )))
+    }
+
     /// Gives the part its name, if it does not have it yet.
     fn publish(&self) -> io::Result<()> {
         let (from, to) = (self.folder.join(&self.hidden), self.folder.join(&self.name));
@@ -125,6 +145,11 @@ impl Closed {
             )),
         }
     }
+}
+
+/// What a part is called until it gets its name.
+fn hidden_name(name: &str) -> String {
+    format!(".{name}.inprogress")
 }
 
 /// The part that grows.
@@ -166,6 +191,7 @@ impl FileSink {
                     "file sink: the checkpoint lists a part that cannot be read: {e}"
                 ))
             })?;
+            part.check(&options.folder)?;
             parts.push(part);
         }
         let folder = options.folder.clone();
@@ -199,7 +225,7 @@ impl FileSink {
             ..
         } = &self.options;
         let name = format!("{prefix}-{}-{}{suffix}", self.identity, self.next_part);
-        let hidden = format!(".{name}.inprogress");
+        let hidden = hidden_name(&name);
         self.next_part += 1;
         let path = folder.join(&hidden);
         let file = File::options().write(true).create_new(true).open(path);
@@ -309,14 +335,16 @@ impl Sink for FileSink {
     async fn prepare(&mut self, checkpoint: CheckpointId) -> Result<Vec<Vec<u8>>, ConnectorError> {
         self.roll().await?;
         let closed = std::mem::take(&mut self.closed);
-        let committables = closed.iter().map(|part| {
+        self.prepared.push_back((checkpoint, closed));
+        // Also what earlier checkpoints were to name: should one of them have been given up, this
+        // one alone brings its parts over a crash.
+        let waiting = self.prepared.iter().flat_map(|(_, parts)| parts);
+        let committables = waiting.map(|part| {
             serde_json::to_vec(part).map_err(|e| {
                 ConnectorError::failed(format!("file sink: the path cannot be kept: {e}"))
             })
         });
-        let committables = committables.collect::<Result<_, _>>()?;
-        self.prepared.push_back((checkpoint, closed));
-        Ok(committables)
+        committables.collect()
     }
 
     async fn commit(&mut self, checkpoint: CheckpointId) -> Result<(), ConnectorError> {
@@ -342,5 +370,31 @@ impl Sink for FileSink {
     #[expect(clippy::cast_precision_loss, reason = "metrics")]
     fn metrics(&self) -> Vec<(String, f64)> {
         vec![("numRecordsSend".to_owned(), self.records as f64)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_renames_nothing_but_parts_of_the_sink() {
+        let part = |folder: &str, hidden: &str, name: &str| Closed {
+            folder: folder.into(),
+            hidden: hidden.into(),
+            name: name.into(),
+        };
+        let check = |part: Closed| part.check(Path::new("/out"));
+        assert!(check(part("/out", ".part-0.inprogress", "part-0")).is_ok());
+        for forged in [
+            part("/home/user", ".part-0.inprogress", "part-0"),
+            part("/out", "../secret", "part-0"),
+            part("/out", ".part-1.inprogress", "part-0"),
+            part("/out", ".../x.inprogress", "../x"),
+            part("/out", "..bashrc.inprogress", ".bashrc"),
+            part("/out", "..inprogress", ""),
+        ] {
+            assert!(check(forged.clone()).is_err(), "{forged:?}");
+        }
     }
 }
