@@ -33,6 +33,18 @@ fn tail(rest: &[u8]) -> u64 {
         .fold(0, |tail, byte| (tail << 8) | u64::from(*byte))
 }
 
+/// Two numbers that stand for a byte string, and whether they do so exactly: then strings are the
+/// same if their numbers are.
+#[inline]
+pub(crate) fn summary(bytes: &[u8]) -> ((u64, u32), bool) {
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX - 1);
+    let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) else {
+        return ((tail(bytes), len), true);
+    };
+    let ends = u64::from_le_bytes(*first).rotate_left(31) ^ u64::from_le_bytes(*last);
+    ((ends, len), false)
+}
+
 /// Whether two byte strings are the same, without a call for short ones.
 #[inline]
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
@@ -85,12 +97,6 @@ impl Table {
         self.len += 1;
     }
 
-    /// Empties the table and keeps its memory.
-    pub(crate) fn clear(&mut self) {
-        self.places.fill(0);
-        self.len = 0;
-    }
-
     fn put(&mut self, hash: u64, value: u32) {
         let mask = self.places.len() - 1;
         let mut at = place(hash) & mask;
@@ -132,6 +138,26 @@ mod tests {
     }
 
     #[test]
+    fn exact_summaries_tell_byte_strings_apart() {
+        let mut seen = std::collections::HashSet::new();
+        let letters = [0_u8, 1, 0xff, b'a'];
+        let mut strings = vec![Vec::new()];
+        for _ in 0..5 {
+            let longer = strings
+                .iter()
+                .flat_map(|string| letters.map(|letter| [string.as_slice(), &[letter]].concat()));
+            strings.extend(longer.collect::<Vec<_>>());
+            strings.sort();
+            strings.dedup();
+        }
+        for string in &strings {
+            let (summary, is_exact) = summary(string);
+            assert!(is_exact && seen.insert(summary), "{string:?}");
+        }
+        assert!(!summary(b"12345678").1);
+    }
+
+    #[test]
     fn a_table_finds_what_was_put_in() {
         let mut table = Table::default();
         assert_eq!(table.find(7, |_| true), None);
@@ -141,7 +167,5 @@ mod tests {
         }
         assert!((0..1_000).all(|n| table.find(hash_of(n), |own| own == n) == Some(n)));
         assert_eq!(table.find(hash_of(1_000), |own| own == 1_000), None);
-        table.clear();
-        assert_eq!(table.find(hash_of(1), |own| own == 1), None);
     }
 }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use crate::chain::{Collector, Counts, Signal};
 use crate::context::Context;
 use crate::exchange;
-use crate::hash::{Table, hash, same};
+use crate::hash::{Table, hash, same, summary};
 use crate::key::KeySelector;
 use crate::window::assigner::{TIMELESS, is_timeless};
 use crate::window::{Aggregate, Assigner, Window};
@@ -43,7 +43,7 @@ pub(crate) struct Combine<S, W, A, Acc> {
     last: Window,
     aggregate: Rc<A>,
     counts: Counts,
-    table: Table,
+    index: Index,
     entries: Vec<Entry<Acc>>,
     /// The entries with a part.
     live: Vec<u32>,
@@ -60,7 +60,7 @@ impl<S, W, A, Acc> Combine<S, W, A, Acc> {
             last: Window::EMPTY,
             aggregate: by,
             counts: Counts::default(),
-            table: Table::default(),
+            index: Index::default(),
             entries: Vec::new(),
             live: Vec::new(),
             scratch: Vec::new(),
@@ -68,41 +68,84 @@ impl<S, W, A, Acc> Combine<S, W, A, Acc> {
     }
 }
 
-/// Finds the entry of (key, window), or makes it.
-#[inline]
-fn entry_of<Acc>(
-    table: &mut Table,
-    entries: &mut Vec<Entry<Acc>>,
-    key: &[u8],
-    window: Window,
-) -> u32 {
-    let hash = hash(key, window.start.cast_unsigned());
-    let found = table.find(hash, |index| {
-        let entry = &entries[index as usize];
-        entry.hash == hash && entry.window.start == window.start && same(&entry.key, key)
-    });
-    match found {
-        Some(index) => index,
-        None => insert(
-            table,
-            entries,
-            Entry {
-                hash,
-                key: key.into(),
-                window,
-                part: None,
-            },
-        ),
+/// How many pairs are found without a look into the table.
+const RECENT: usize = 256;
+
+/// Where the entry of a pair is.
+struct Index {
+    table: Table,
+    /// One of the pairs that came lately, for each value of some bits: most jobs have few pairs at
+    /// a time, and these are found by comparing two numbers.
+    recent: Vec<Recent>,
+}
+
+#[derive(Clone, Copy)]
+struct Recent {
+    /// Stands for the key: see [`summary`].
+    summary: (u64, u32),
+    window_start: i64,
+    entry: u32,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        // No key is as long as a guest's memory.
+        let nothing = Recent {
+            summary: (0, u32::MAX),
+            window_start: 0,
+            entry: 0,
+        };
+        Self {
+            table: Table::default(),
+            recent: vec![nothing; RECENT],
+        }
     }
 }
 
-#[cold]
-fn insert<Acc>(table: &mut Table, entries: &mut Vec<Entry<Acc>>, entry: Entry<Acc>) -> u32 {
-    let index = u32::try_from(entries.len()).expect("entries are bounded");
-    let hash = entry.hash;
-    entries.push(entry);
-    table.insert(hash, index, |index| entries[index as usize].hash);
-    index
+impl Index {
+    /// Finds the entry of (key, window), or makes it.
+    #[inline]
+    fn entry_of<Acc>(&mut self, entries: &mut Vec<Entry<Acc>>, key: &[u8], window: Window) -> u32 {
+        let (summary, is_exact) = summary(key);
+        let mixed = (summary.0 ^ window.start.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let place = (mixed >> 56) as usize % RECENT;
+        let recent = self.recent[place];
+        let is_it = recent.summary == summary
+            && recent.window_start == window.start
+            && (is_exact || same(&entries[recent.entry as usize].key, key));
+        if is_it {
+            return recent.entry;
+        }
+        let entry = self.find(entries, key, window);
+        self.recent[place] = Recent {
+            summary,
+            window_start: window.start,
+            entry,
+        };
+        entry
+    }
+
+    #[inline(never)]
+    fn find<Acc>(&mut self, entries: &mut Vec<Entry<Acc>>, key: &[u8], window: Window) -> u32 {
+        let hash = hash(key, window.start.cast_unsigned());
+        let found = self.table.find(hash, |index| {
+            let entry = &entries[index as usize];
+            entry.hash == hash && entry.window.start == window.start && same(&entry.key, key)
+        });
+        if let Some(index) = found {
+            return index;
+        }
+        let index = u32::try_from(entries.len()).expect("entries are bounded");
+        entries.push(Entry {
+            hash,
+            key: key.into(),
+            window,
+            part: None,
+        });
+        self.table
+            .insert(hash, index, |index| entries[index as usize].hash);
+        index
+    }
 }
 
 impl<S, W, A, Acc: serde::Serialize> Combine<S, W, A, Acc> {
@@ -128,7 +171,7 @@ impl<S, W, A, Acc: serde::Serialize> Combine<S, W, A, Acc> {
         }
         if self.entries.len() > KEPT_MAX {
             self.entries.clear();
-            self.table.clear();
+            self.index = Index::default();
         }
     }
 }
@@ -153,7 +196,7 @@ where
             assigner,
             last,
             aggregate,
-            table,
+            index,
             entries,
             live,
             scratch,
@@ -161,10 +204,10 @@ where
         } = self;
         selector.with_bytes(&value, scratch, |key| {
             assigner.assign_near(timestamp, last, |window| {
-                let index = entry_of(table, entries, key, window);
-                let part = &mut entries[index as usize].part;
+                let number = index.entry_of(entries, key, window);
+                let part = &mut entries[number as usize].part;
                 let (elements, acc) = part.get_or_insert_with(|| {
-                    live.push(index);
+                    live.push(number);
                     (0, aggregate.create())
                 });
                 *elements += 1;
