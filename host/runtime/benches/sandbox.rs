@@ -29,7 +29,10 @@ use std::{
 use support::{Bench, Recorder, guest, job, limits, open_request};
 use tidemill_runtime::{Interruption, Limits};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 11;
+/// As many as a worker hands over at a time when records are as cheap as these.
+const BATCH_RECORDS: u64 = 8_000;
+const BATCHES: u64 = 50;
 const ARGS: [&str; 6] = [
     "--event-time",
     "--chaining",
@@ -115,8 +118,8 @@ async fn click_event_count() {
         "native",
         native.map_or("not built".into(), |ns| format!("{ns:.0}"))
     );
-    let batches: Vec<_> = (0..200)
-        .map(|n| job::clicks(n * 1_000..(n + 1) * 1_000))
+    let batches: Vec<_> = (0..BATCHES)
+        .map(|n| job::clicks(n * BATCH_RECORDS..(n + 1) * BATCH_RECORDS))
         .collect();
     for interruption in support::MECHANISMS {
         let bench = Bench::new(interruption);
@@ -141,7 +144,7 @@ async fn click_event_count() {
                 counter_task.0.lock().watermark = Some(watermark);
                 counter.watermark(watermark).await.unwrap();
             }
-            best = best.min(nanos(start.elapsed(), 200_000));
+            best = best.min(nanos(start.elapsed(), (BATCHES * BATCH_RECORDS) as usize));
         }
         let ratio = native.map_or(String::new(), |ns| {
             format!("  {:.2} times native", best / ns)

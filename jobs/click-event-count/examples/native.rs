@@ -25,8 +25,8 @@ const ARGS: [&str; 6] = [
     "--sink",
     "blackhole",
 ];
-const BATCHES: usize = 200;
-const BATCH_RECORDS: usize = 1_000;
+const BATCHES: usize = 50;
+const BATCH_RECORDS: usize = 8_000;
 const ROUNDS: usize = 15;
 
 fn column() -> Column {
