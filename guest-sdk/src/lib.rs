@@ -149,3 +149,8 @@ pub mod prelude {
 pub mod rt {
     pub use crate::instance::{Exported, Instance, Job, JobFunction};
 }
+
+/// The job in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
