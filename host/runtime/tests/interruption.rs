@@ -12,7 +12,7 @@ use support::{
 use tidemill_runtime::{Guest, GuestError, Limits};
 
 /// Ways never to end.
-const LOOPS: [(&str, &str, &str); 7] = [
+const LOOPS: [(&str, &str, &str); 9] = [
     ("a loop that touches no memory", "(loop $l (br $l)) ok", ""),
     (
         "a loop that writes memory",
@@ -47,6 +47,23 @@ const LOOPS: [(&str, &str, &str); 7] = [
         "a loop by br_table with a parameter",
         "(i32.const 5) (loop $l (param i32) (br_table $l $l (i32.const 5) (i32.const 0))) ok",
         "",
+    ),
+    (
+        "calls that double at each level, without a loop",
+        "(call $double (i32.const 60)) ok",
+        "(func $double (param $n i32)
+           (if (local.get $n)
+             (then (call $double (i32.sub (local.get $n) (i32.const 1)))
+                   (call $double (i32.sub (local.get $n) (i32.const 1))))))",
+    ),
+    (
+        "the same by indirect calls",
+        "(call $double (i32.const 60)) ok",
+        "(table 1 1 funcref) (elem (i32.const 0) $double)
+         (func $double (param $n i32)
+           (if (local.get $n)
+             (then (call_indirect (param i32) (i32.sub (local.get $n) (i32.const 1)) (i32.const 0))
+                   (call_indirect (param i32) (i32.sub (local.get $n) (i32.const 1)) (i32.const 0)))))",
     ),
 ];
 
@@ -114,6 +131,20 @@ fn a_loop_in_the_start_function_or_in_plan_is_interrupted() {
             "{error}"
         );
     });
+}
+
+/// Epochs are looked at by loops and functions only.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn long_operations_in_a_row_are_interrupted_by_the_page() {
+    // As many as take seconds, without a loop or a call of the guest's own functions.
+    let fill = "(memory.fill (i32.const 65536) (i32.const 1) (i32.const 33554432))".repeat(2_000);
+    let memory = r#"(memory $m (export "memory") 640)"#;
+    let bench = Bench::new(tidemill_runtime::Interruption::Page);
+    let component = guest_with_memory(&[("process", &format!("{fill} ok"))], "", memory);
+    let mut guest = opened(&bench, &component, limits(100)).await;
+    let error = guest.process(0, 0, &batch(1)).await.unwrap_err();
+    assert!(matches!(error, GuestError::Interrupted { .. }), "{error:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Interruption by taking a page away (Linux).
 //!
-//! `rewrite` gives every core module that loops an extra memory of a reserved type and makes each
-//! loop begin with a load from it. This module creates all linear memories, so it recognises the
+//! `rewrite` gives core modules an extra memory of a reserved type and makes what can last (each
+//! loop, …) begin with a load from it. This module creates all linear memories, so it recognises the
 //! extra ones and hands them to the instance's watch, which protects them to stop the guest: the
 //! next load is an ordinary out-of-bounds trap.
 //!

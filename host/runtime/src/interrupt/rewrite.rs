@@ -1,23 +1,33 @@
-//! Makes every loop of a component notice that its page is gone.
+//! Makes everything in a component that can last notice that its page is gone.
 //!
-//! Each core module that loops gets one memory more (its last) and each `loop` begins with
-//! `i32.const 0; i32.load8_u offset=N; drop` on it. N is different for neighbouring loops:
+//! Each core module that needs it gets one memory more (its last), and checks of the form
+//! `i32.const 0; i32.load8_u offset=N; drop` on it:
+//!
+//! * at the beginning of each `loop`;
+//! * at the beginning of each function that calls others: the stack limit bounds how deep calls
+//!   nest, not how many there are, and sixty functions that each call the next twice make 2^60;
+//! * before each call that may reach the host, and each bulk operation on memories and tables: one
+//!   may take long, and a function has room for a million in a row.
+//!
+//! Everything else ends by itself. N is different for neighbouring checks of the first two kinds:
 //! Cranelift removes a load whose value is already known from a dominating load of the same
-//! address, which would free an inner loop from its check.
-//!
-//! Loops are enough: recursion ends at the stack limit, and tail calls are switched off. Function
-//! indices and names stay; other custom sections go, since their offsets would be wrong.
+//! address, which would free an inner loop from its check. The third kind shares one address, since
+//! what follows each check may change memory. Function indices and names stay; other custom
+//! sections go, since their offsets would be wrong.
 
 use std::convert::Infallible;
 
 use wasm_encoder::{
-    CodeSection, Component, CustomSection, Instruction, MemArg, MemorySection, MemoryType, Module,
-    SectionId,
+    CodeSection, Component, CustomSection, Function, Instruction, MemArg, MemorySection,
+    MemoryType, Module, SectionId,
     reencode::{Error, Reencode, ReencodeComponent, component_utils, utils},
 };
 use wasmparser::{FunctionBody, MemorySectionReader, Operator, Parser, Payload, TypeRef};
 
 use super::page::{EXTRA_MAXIMUM_PAGES, EXTRA_MINIMUM_PAGES, PAGE_BYTES};
+
+/// The address of the checks before calls and bulk operations: the page's last.
+const SHARED_OFFSET: u64 = PAGE_BYTES as u64 - 1;
 
 type Rewritten<T> = Result<T, Error<Infallible>>;
 
@@ -41,15 +51,19 @@ struct Rewriter {
     extra_memory: Option<u32>,
     /// Whether the module's memory section has been written.
     has_memory_section: bool,
-    /// Counts loops, for the offsets of their loads.
-    loops: u64,
+    /// Functions with smaller indices are imported.
+    imported_functions: u32,
+    /// Counts loops and functions with checks, for the offsets of their loads.
+    checks: u64,
 }
 
 /// What has to be known of a module before it is rewritten.
 #[derive(Default)]
 struct Shape {
     memories: u32,
-    loops: bool,
+    imported_functions: u32,
+    /// Whether it may run for long.
+    lasts: bool,
 }
 
 impl Shape {
@@ -59,11 +73,16 @@ impl Shape {
             match payload? {
                 Payload::ImportSection(section) => {
                     for import in section.into_imports() {
-                        shape.memories += u32::from(matches!(import?.ty, TypeRef::Memory(_)));
+                        let ty = import?.ty;
+                        shape.memories += u32::from(matches!(ty, TypeRef::Memory(_)));
+                        let function = matches!(ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
+                        shape.imported_functions += u32::from(function);
                     }
                 }
                 Payload::MemorySection(section) => shape.memories += section.count(),
-                Payload::CodeSectionEntry(body) if !shape.loops => shape.loops = loops(&body)?,
+                Payload::CodeSectionEntry(body) if !shape.lasts => {
+                    shape.lasts = contains(&body, |o| is_loop(o) || is_call(o) || is_bulk(o))?;
+                }
                 _ => {}
             }
         }
@@ -71,14 +90,37 @@ impl Shape {
     }
 }
 
-fn loops(body: &FunctionBody<'_>) -> Rewritten<bool> {
+fn contains(body: &FunctionBody<'_>, wanted: impl Fn(&Operator<'_>) -> bool) -> Rewritten<bool> {
     let mut operators = body.get_operators_reader()?;
     while !operators.eof() {
-        if matches!(operators.read()?, Operator::Loop { .. }) {
+        if wanted(&operators.read()?) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+const fn is_loop(operator: &Operator<'_>) -> bool {
+    matches!(operator, Operator::Loop { .. })
+}
+
+const fn is_call(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::Call { .. } | Operator::CallIndirect { .. } | Operator::CallRef { .. }
+    )
+}
+
+const fn is_bulk(operator: &Operator<'_>) -> bool {
+    matches!(
+        operator,
+        Operator::MemoryFill { .. }
+            | Operator::MemoryCopy { .. }
+            | Operator::MemoryInit { .. }
+            | Operator::TableFill { .. }
+            | Operator::TableCopy { .. }
+            | Operator::TableInit { .. }
+    )
 }
 
 const fn extra_memory_type() -> MemoryType {
@@ -98,6 +140,34 @@ fn place(section: SectionId) -> u32 {
         SectionId::DataCount => 95,
         other => 10 * u32::from(u8::from(other)),
     }
+}
+
+impl Rewriter {
+    /// The address of the next check of a loop or a function.
+    fn next_offset(&mut self) -> u64 {
+        self.checks += 1;
+        (self.checks - 1) % SHARED_OFFSET
+    }
+
+    /// Whether what the operator does may take long by itself.
+    fn may_last(&self, operator: &Operator<'_>) -> bool {
+        match operator {
+            Operator::Call { function_index } => *function_index < self.imported_functions,
+            operator => is_call(operator) || is_bulk(operator),
+        }
+    }
+}
+
+/// Adds a load that traps when the guest is to stop.
+fn check(function: &mut Function, memory_index: u32, offset: u64) {
+    function
+        .instruction(&Instruction::I32Const(0))
+        .instruction(&Instruction::I32Load8U(MemArg {
+            offset,
+            align: 0,
+            memory_index,
+        }))
+        .instruction(&Instruction::Drop);
 }
 
 impl Reencode for Rewriter {
@@ -141,22 +211,19 @@ impl Reencode for Rewriter {
             return utils::parse_function_body(self, code, func);
         };
         let mut function = self.new_function_with_parsed_locals(&func)?;
+        if contains(&func, is_call)? {
+            check(&mut function, memory_index, self.next_offset());
+        }
         let mut operators = func.get_operators_reader()?;
         while !operators.eof() {
+            if self.may_last(&operators.clone().read()?) {
+                check(&mut function, memory_index, SHARED_OFFSET);
+            }
             let instruction = self.parse_instruction(&mut operators)?;
             let is_loop = matches!(instruction, Instruction::Loop(_));
             function.instruction(&instruction);
             if is_loop {
-                let offset = self.loops % PAGE_BYTES as u64;
-                self.loops += 1;
-                function
-                    .instruction(&Instruction::I32Const(0))
-                    .instruction(&Instruction::I32Load8U(MemArg {
-                        offset,
-                        align: 0,
-                        memory_index,
-                    }))
-                    .instruction(&Instruction::Drop);
+                check(&mut function, memory_index, self.next_offset());
             }
         }
         code.function(&function);
@@ -187,7 +254,8 @@ impl ReencodeComponent for Rewriter {
         module: &[u8],
     ) -> Rewritten<()> {
         let shape = Shape::of(module)?;
-        self.extra_memory = shape.loops.then_some(shape.memories);
+        self.extra_memory = shape.lasts.then_some(shape.memories);
+        self.imported_functions = shape.imported_functions;
         self.has_memory_section = false;
         component_utils::parse_component_submodule(self, component, parser, module)
     }
@@ -259,7 +327,29 @@ mod tests {
     }
 
     #[test]
-    fn a_module_without_loops_keeps_its_memories() {
+    fn functions_that_call_others_are_checked_and_no_more() {
+        let output = rewritten(
+            "(module (import \"a\" \"f\" (func $host)) (type $t (func)) (table 1 funcref)
+              (func $leaf) (func (call $leaf) (call $leaf))
+              (func (call_indirect (type $t) (i32.const 0)) (loop $a (br $a)))
+              (func (call $host)))",
+        );
+        let offsets: Vec<_> = loads(&output).iter().map(|(_, offset)| *offset).collect();
+        assert_eq!(offsets, [0, 1, SHARED_OFFSET, 2, 3, SHARED_OFFSET]);
+    }
+
+    #[test]
+    fn bulk_operations_are_checked_each() {
+        let output = rewritten(
+            "(module (memory 1) (func
+              (memory.fill (i32.const 0) (i32.const 0) (i32.const 9))
+              (memory.copy (i32.const 0) (i32.const 0) (i32.const 9))))",
+        );
+        assert_eq!(loads(&output), [(1, SHARED_OFFSET); 2]);
+    }
+
+    #[test]
+    fn a_module_without_loops_and_calls_keeps_its_memories() {
         let output = rewritten("(module (memory 1) (func (block (br 0))))");
         let memories = Parser::new(0)
             .parse_all(&output)
