@@ -61,7 +61,8 @@ fn modules(good: &[u8]) -> anyhow::Result<Vec<(&'static str, Vec<u8>, &'static s
 async fn uploads_are_refused(cluster: &Cluster) -> anyhow::Result<()> {
     let good = std::fs::read(module("word-count"))?;
     for (what, bytes, says) in modules(&good)? {
-        let (status, body) = cluster.rest.upload_bytes("bad.wasm", bytes).await?;
+        let answer = cluster.rest.upload_bytes("bad.wasm", bytes).await;
+        let (status, body) = answer.context(what)?;
         let expected = if what == "too large" { 413 } else { 400 };
         let error = error_of((status, body), expected).context(what)?;
         assert!(

@@ -1,10 +1,13 @@
 //! Modules: upload, list, delete, plan, run.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{Multipart, Path, multipart::MultipartRejection},
+    extract::{
+        Multipart, Path,
+        multipart::{MultipartError, MultipartRejection},
+    },
     http::StatusCode,
 };
 use serde_json::{Value, json};
@@ -17,6 +20,9 @@ use super::{
     request::{self, Pairs, RunBody, Shared, Tenant},
 };
 use crate::{cluster::Cluster, job::submit, modules::Module};
+
+/// How long a client may go on sending an upload that is refused already.
+const REFUSED_UPLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[expect(clippy::unused_async, reason = "handlers are async")]
 pub(super) async fn list(cluster: Shared, tenant: Tenant, address: SocketAddr) -> Reply {
@@ -47,25 +53,37 @@ pub(super) async fn upload(
             e.body_text()
         ))
     })?;
-    let broken = |e: axum::extract::multipart::MultipartError| {
-        ApiError::bad_request(format!(
-            "the upload cannot be read as multipart/form-data: {}",
-            e.body_text()
-        ))
-    };
+    match receive(&cluster, &tenant, &mut form).await {
+        Ok(module) => {
+            let path = module.path.display().to_string();
+            ok(&json!({ "filename": path, "status": "success" }))
+        }
+        Err(refusal) => {
+            read_to_end(&mut form).await;
+            Err(refusal)
+        }
+    }
+}
+
+/// Keeps the one file of a form.
+async fn receive(
+    cluster: &Cluster,
+    tenant: &Tenant,
+    form: &mut Multipart,
+) -> Result<Module, ApiError> {
     let mut stored: Option<Module> = None;
-    while let Some(field) = form.next_field().await.map_err(broken)? {
+    while let Some(field) = form.next_field().await.map_err(|e| broken(&e))? {
         let Some(name) = field.file_name().map(str::to_owned) else {
             if field.name() == Some("request") {
                 continue;
             }
-            remove(&cluster, &tenant, stored).await;
+            remove(cluster, tenant, stored).await;
             return Err(ApiError::bad_request(
                 "exactly one file is expected in an upload, and nothing else",
             ));
         };
         if stored.is_some() {
-            remove(&cluster, &tenant, stored).await;
+            remove(cluster, tenant, stored).await;
             return Err(ApiError::bad_request(
                 "exactly one file is expected in an upload, found several",
             ));
@@ -77,12 +95,28 @@ pub(super) async fn upload(
         tracing::info!(module = %module.id, hash = module.hash, "module uploaded");
         stored = Some(module);
     }
-    let Some(module) = stored else {
-        return Err(ApiError::bad_request(
-            "exactly one file is expected in an upload, found none",
-        ));
-    };
-    ok(&json!({ "filename": module.path.display().to_string(), "status": "success" }))
+    stored.ok_or_else(|| {
+        ApiError::bad_request("exactly one file is expected in an upload, found none")
+    })
+}
+
+fn broken(error: &MultipartError) -> ApiError {
+    ApiError::bad_request(format!(
+        "the upload cannot be read as multipart/form-data: {}",
+        error.body_text()
+    ))
+}
+
+/// Reads what a refused client is still sending: closing the connection on it would cost it the
+/// answer.
+async fn read_to_end(form: &mut Multipart) {
+    let rest = async { while let Ok(Some(_)) = form.next_field().await {} };
+    if tokio::time::timeout(REFUSED_UPLOAD_TIMEOUT, rest)
+        .await
+        .is_err()
+    {
+        tracing::warn!("a refused upload is cut off");
+    }
 }
 
 async fn remove(cluster: &Cluster, tenant: &Tenant, module: Option<Module>) {
