@@ -6,7 +6,7 @@
 //! - [`Source`] and [`Sink`]: what a task drives.
 //! - [`Registry`]: opens connectors by kind, checks their options, and looks before a job starts
 //!   whether what it names can be reached.
-//! - [`kafka`], [`file`], [`datagen`], [`print`], [`blackhole`]: the connectors, each with its
+//! - [`kafka`], [`mod@file`], [`datagen`], [`mod@print`], [`blackhole`]: the connectors, each with its
 //!   options documented at the head of its module.
 //!
 //! # Invariants

@@ -22,7 +22,8 @@ pub(crate) fn measure() -> anyhow::Result<()> {
         let nanos = words.next().unwrap_or_default();
         row(&[code, nanos, words.next().unwrap_or("1")]);
     }
-    let crossing = cargo("bench --quiet --profile release --workspace --bench sandbox -- crossing")?;
+    let crossing =
+        cargo("bench --quiet --profile release --workspace --bench sandbox -- crossing")?;
     println!("\n## Crossing the border with a batch (values of 40 bytes, keys of 5)\n");
     head(&[
         "records",
