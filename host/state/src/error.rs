@@ -86,6 +86,14 @@ pub enum StateError {
         /// What is allowed.
         limit: usize,
     },
+    /// Timers with too much in their keys and namespaces.
+    #[error("the timers of one task would take {needed} bytes; at most {limit} are allowed")]
+    TimersTooLarge {
+        /// What they would take.
+        needed: usize,
+        /// What is allowed.
+        limit: usize,
+    },
     /// The columns of the result would be too large.
     #[error("the answer would have {bytes} bytes; ask for fewer keys at a time")]
     AnswerTooLarge {

@@ -25,7 +25,7 @@ pub use error::StateError;
 pub use keyed::{KeyedState, StateName, StateNames};
 pub use snapshot::{Snapshot, UnknownState};
 pub use store::{ANSWER_BYTES_MAX, Entries, KeyedStore, STATE_BYTES_DEFAULT, StateId};
-pub use timers::{TIMERS_MAX, TimerService};
+pub use timers::{TIMER_BYTES_MAX, TIMERS_MAX, TimerService};
 
 /// The longest key or sub-key, in bytes. Both are held in memory for every entry and hashed on
 /// every access; longer ones are a mistake (a payload used as a key).

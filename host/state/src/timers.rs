@@ -25,6 +25,13 @@ use crate::{
 /// The most timers of one task: some 60 bytes each, so about 1.2 GiB.
 pub const TIMERS_MAX: usize = 20_000_000;
 
+/// The most bytes that the timers of one task may take: keys and namespaces may have 64 KiB each,
+/// so their number alone bounds nothing.
+pub const TIMER_BYTES_MAX: usize = 2 << 30;
+
+/// What a timer takes beside its key and namespace, about.
+const TIMER_BYTES: usize = 40;
+
 /// Timers of a task.
 #[derive(Debug)]
 pub struct TimerService {
@@ -33,6 +40,13 @@ pub struct TimerService {
     event: Vec<Queue>,
     processing: Vec<Queue>,
     len: usize,
+    /// What they take, by `cost`.
+    bytes: usize,
+    bytes_max: usize,
+}
+
+const fn cost(key: &[u8], namespace: &[u8]) -> usize {
+    TIMER_BYTES + key.len() + namespace.len()
 }
 
 /// Timers of one operator in one domain, by due time.
@@ -75,6 +89,8 @@ impl TimerService {
             event: vec![Queue::default(); operators],
             processing: vec![Queue::default(); operators],
             len: 0,
+            bytes: 0,
+            bytes_max: TIMER_BYTES_MAX,
         }
     }
 
@@ -125,6 +141,7 @@ impl TimerService {
                 .delete(at, key, namespace)
             {
                 self.len -= 1;
+                self.bytes -= cost(key, namespace);
             }
         }
         Ok(())
@@ -160,8 +177,16 @@ impl TimerService {
         if self.len >= TIMERS_MAX {
             return Err(too_many);
         }
+        let needed = self.bytes + cost(key, namespace);
+        if needed > self.bytes_max {
+            let limit = self.bytes_max;
+            return Err(StateError::TimersTooLarge { needed, limit });
+        }
         match self.queue(domain, operator)?.set(timestamp, key, namespace) {
-            Ok(Written::New) => self.len += 1,
+            Ok(Written::New) => {
+                self.len += 1;
+                self.bytes = needed;
+            }
             Ok(Written::Replaced) => {}
             Err(ArenaFull) => return Err(too_many),
         }
@@ -201,6 +226,8 @@ impl TimerService {
         let queue = &mut queues[ready];
         while batch.len() < max.max(1) && queue.take_first(until, max.max(1), &mut batch) {}
         self.len -= batch.len();
+        let taken = batch.keys.data.len() + batch.namespaces.data.len();
+        self.bytes -= taken + TIMER_BYTES * batch.len();
         (!batch.is_empty()).then_some(batch)
     }
 
@@ -375,7 +402,17 @@ impl Bucket {
                 }
                 same
             }
-            Self::Many(table) | Self::Taking { table, .. } => {
+            Self::Many(table) => {
+                if table.position(hash, id).is_none() {
+                    return false;
+                }
+                let table = Arc::make_mut(table);
+                let removed = table.remove(hash, id);
+                // What was deleted must not pile up. Not while timers are taken, by position.
+                table.compact();
+                removed
+            }
+            Self::Taking { table, .. } => {
                 if table.position(hash, id).is_none() {
                     return false;
                 }

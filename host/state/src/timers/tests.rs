@@ -144,6 +144,11 @@ fn timers_behave_as_a_sorted_set() {
                 _ => images.push((timers.image(), model.clone())),
             }
             assert_eq!(timers.len(), model.len(), "seed {seed}");
+            let bytes = model
+                .iter()
+                .map(|(_, _, _, k, n)| cost(k, n))
+                .sum::<usize>();
+            assert_eq!(timers.bytes, bytes, "seed {seed}");
         }
         for (image, model) in images {
             let mut seen = BTreeSet::new();
@@ -155,4 +160,40 @@ fn timers_behave_as_a_sorted_set() {
             assert_eq!(seen, model, "seed {seed}: an image does not change");
         }
     }
+}
+
+#[test]
+fn large_keys_are_bounded_by_their_bytes() {
+    let mut timers = service();
+    timers.bytes_max = 10_000;
+    let key = vec![b'k'; 1_000];
+    let mut set = |at| timers.set(TimeDomain::EventTime, 0, at, &key, &[b'n'; 1_000]);
+    assert_eq!((0..100).take_while(|&at| set(at).is_ok()).count(), 4);
+    let refused = set(100).unwrap_err();
+    assert!(matches!(
+        refused,
+        StateError::TimersTooLarge { limit: 10_000, .. }
+    ));
+    timers.pop_due_event(0, 10).unwrap();
+    timers
+        .set(TimeDomain::EventTime, 0, 100, &key, &[b'n'; 1_000])
+        .unwrap();
+}
+
+#[test]
+fn what_is_deleted_does_not_pile_up() {
+    let mut timers = service();
+    timers
+        .set(TimeDomain::EventTime, 0, 7, b"stays", b"")
+        .unwrap();
+    for n in 0u32..1_000 {
+        let mut batch = TimerBatch::new(TimeDomain::EventTime, 0);
+        batch.push(7, &[&n.to_le_bytes()[..], &[0; 10_000]].concat(), b"");
+        timers.set_many(&batch).unwrap();
+        timers.delete_many(&batch).unwrap();
+    }
+    let Some(Bucket::Many(table)) = timers.event[0].due.get(&7) else {
+        panic!("one of several is left");
+    };
+    assert!(table.bytes() < 1 << 20, "{}", table.bytes());
 }
