@@ -197,6 +197,36 @@ const ALIASES: [(&str, &str); 3] = [
     ("queue.buffering.max.kbytes", "queue.buffering.max.messages"),
 ];
 
+/// Properties of librdkafka that reach beyond the connection. The options of a job come from whoever
+/// uploaded it, and the client runs in the worker's process: these would load code into it (a
+/// plugin, an engine or provider of OpenSSL), run commands, send signals to its threads, or open
+/// files that the worker may read and the job's author may not.
+const REFUSED: [&str; 8] = [
+    "plugin.",
+    "interceptors",
+    "internal.",
+    "offset.store.",
+    "sasl.kerberos.",
+    "ssl.engine.",
+    "ssl.providers",
+    "opaque",
+];
+
+/// Whether a job may set this property. What names files can be given in place instead.
+fn check_property(reader: &OptionReader<'_>, name: &str) -> Result<(), ConnectorError> {
+    let name = name.trim();
+    if name.ends_with(".location") || name.ends_with(".file") {
+        return Err(reader.invalid(&format!(
+            "`properties.{name}` names a file of the worker, which jobs cannot use; give the \
+             certificate or key itself, with ssl.ca.pem, ssl.certificate.pem or ssl.key.pem"
+        )));
+    }
+    if REFUSED.iter().any(|refused| name.starts_with(refused)) {
+        return Err(reader.invalid(&format!("`properties.{name}` cannot be set by a job")));
+    }
+    Ok(())
+}
+
 fn client(
     reader: &OptionReader<'_>,
     properties: &BTreeMap<String, String>,
@@ -221,6 +251,7 @@ fn client(
         client.set(*name, *value);
     }
     for (name, value) in properties {
+        check_property(reader, name)?;
         client.set(name, value);
     }
     for (name, value) in fixed {
@@ -455,6 +486,28 @@ mod tests {
             "zstd",
         ] {
             assert!(features.contains(feature), "{feature} is not in {features}");
+        }
+    }
+
+    #[test]
+    fn what_reaches_into_the_worker_is_refused() {
+        for (name, value) in [
+            ("properties.plugin.library.paths", "/tmp/evil.so"),
+            ("properties.ssl.engine.location", "/tmp/evil.so"),
+            ("properties.ssl.providers", "../../tmp/evil"),
+            ("properties.sasl.kerberos.kinit.cmd", "touch /tmp/x"),
+            ("properties.internal.termination.signal", "9"),
+            ("properties.ssl.key.location", "/etc/ssl/private/key.pem"),
+            ("properties.https.ca.location", "/etc/passwd"),
+            ("properties.sasl.oauthbearer.assertion.file", "/etc/passwd"),
+        ] {
+            let source = SourceOptions::read(&config(&[BROKER, ("topics", "a"), (name, value)]));
+            let sink = SinkOptions::read(&config(&[BROKER, ("topic", "a"), (name, value)]));
+            for error in [source.unwrap_err(), sink.unwrap_err()] {
+                let error = error.to_string();
+                assert!(error.contains(name), "{error}");
+                assert!(!error.contains(value), "{error}");
+            }
         }
     }
 
