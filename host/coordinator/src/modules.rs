@@ -199,16 +199,11 @@ impl ModuleStore {
             .folder
             .join(UPLOADS)
             .join(format!("{}.wasm", uuid::Uuid::new_v4()));
-        let admitted = async {
-            let hash = self.receive(&temporary, body).await?;
-            planner.compile(&temporary).await?;
-            self.admit(tenant, &name, &temporary, hash).await
-        };
-        let module = admitted.await;
-        if module.is_err() {
-            remove_quietly(&temporary).await;
-        }
-        module
+        // Also when the client hangs up, and this future is dropped.
+        let _received = Received(temporary.clone());
+        let hash = self.receive(&temporary, body).await?;
+        planner.compile(&temporary).await?;
+        self.admit(tenant, &name, &temporary, hash).await
     }
 
     async fn admit(
@@ -339,11 +334,16 @@ async fn hash_file(path: &Path) -> Result<String, ModuleError> {
     }
 }
 
-async fn remove_quietly(path: &Path) {
-    if let Err(error) = tokio::fs::remove_file(path).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "deleting a refused upload failed");
+/// A file that is being received; it goes unless it was moved away.
+struct Received(PathBuf);
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "deleting a refused upload failed");
+        }
     }
 }
 
@@ -369,5 +369,43 @@ mod tests {
         assert!(checked_name(".wasm").is_err());
         assert!(checked_name("a/..").is_err());
         assert!(checked_name(&format!("{}.wasm", "x".repeat(300))).is_err());
+    }
+
+    /// A planner that never answers.
+    struct Stuck;
+
+    #[async_trait::async_trait]
+    impl Plan for Stuck {
+        async fn compile(&self, _: &Path) -> Result<(), PlanFailure> {
+            std::future::pending().await
+        }
+
+        async fn plan(
+            &self,
+            _: &Path,
+            _: tidemill_planner::PlanJob,
+        ) -> Result<tidemill_types::JobGraph, PlanFailure> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_nobody_waits_for_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ModuleStore::open(dir.path().to_owned(), Clock::system(), 1 << 20)
+            .await
+            .unwrap();
+        let files = || std::fs::read_dir(dir.path().join(UPLOADS)).unwrap().count();
+        let planner: Arc<dyn Plan> = Arc::new(Stuck);
+        let tenant = TenantId::default_tenant();
+        let body = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"module"))]);
+        {
+            let mut upload = std::pin::pin!(store.upload(&tenant, "job.wasm", body, &planner));
+            while files() == 0 {
+                assert!(futures::poll!(upload.as_mut()).is_pending());
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(files(), 0);
     }
 }

@@ -11,15 +11,34 @@ use super::{JobInfo, JobState};
 /// A worker's session: where a message goes.
 pub(super) type Target = (WorkerId, u64);
 
+/// The most state that one deployment may carry to one worker, in bytes. Together with the graph
+/// it must stay below what a worker takes in one message: a larger one would break the worker's
+/// session, and with it every other job there.
+const STATE_BYTES_MAX: usize = 192 << 20;
+
+/// Why an attempt cannot be deployed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DeployError {
+    /// The newest checkpoint does not fit the job (any more).
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Too much operator state.
+    #[error(
+        "the operator state that one worker would have to restore is larger than {STATE_BYTES_MAX} \
+         bytes; union and broadcast state goes to every subtask, keep less of it"
+    )]
+    TooLarge,
+}
+
 /// One message for each worker of the attempt.
 ///
 /// # Errors
 ///
-/// [`RestoreError`] when the newest checkpoint does not fit the job (any more).
+/// [`DeployError`].
 pub(super) fn deployments(
     info: &JobInfo,
     state: &JobState,
-) -> Result<BTreeMap<Target, Deploy>, RestoreError> {
+) -> Result<BTreeMap<Target, Deploy>, DeployError> {
     let tasks = state.machine.tasks();
     let mut restores = restores(info, state)?;
     let descriptor = descriptor(info, &tasks.parallelism, &tasks.max_parallelism);
@@ -37,20 +56,25 @@ pub(super) fn deployments(
         })
         .collect();
     let mut messages: BTreeMap<Target, Deploy> = BTreeMap::new();
+    let mut state_bytes: BTreeMap<Target, usize> = BTreeMap::new();
     for (vertex, subtask, place) in placed() {
         let restore = restores
             .remove(&(vertex, subtask))
             .map_or_else(Vec::new, |restore| {
                 serde_json::to_vec(&restore).expect("a restore is always expressible as JSON")
             });
-        let message = messages
-            .entry((place.worker.clone(), place.session))
-            .or_insert_with(|| Deploy {
-                job: Some(descriptor.clone()),
-                attempt: state.machine.attempt().0,
-                tasks: Vec::new(),
-                locations: locations.clone(),
-            });
+        let target = (place.worker.clone(), place.session);
+        let bytes = state_bytes.entry(target.clone()).or_default();
+        *bytes += restore.len();
+        if *bytes > STATE_BYTES_MAX {
+            return Err(DeployError::TooLarge);
+        }
+        let message = messages.entry(target).or_insert_with(|| Deploy {
+            job: Some(descriptor.clone()),
+            attempt: state.machine.attempt().0,
+            tasks: Vec::new(),
+            locations: locations.clone(),
+        });
         message.tasks.push(TaskDeployment {
             vertex,
             subtask,

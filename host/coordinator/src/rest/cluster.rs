@@ -17,7 +17,18 @@ use crate::clock::unsigned_millis;
 const FLINK_VERSION: &str = "2.1.0";
 
 /// Keys whose values nobody gets to see.
-const SECRET_WORDS: [&str; 5] = ["password", "secret", "token", "access-key", "access.key"];
+const SECRET_WORDS: [&str; 10] = [
+    "password",
+    "secret",
+    "token",
+    "access-key",
+    "access.key",
+    "account.key",
+    "account-key",
+    "private",
+    "credential",
+    "sas.",
+];
 
 pub(super) async fn front_page() -> Response {
     let page = "<!doctype html><meta charset=utf-8><title>Tidemill</title><h1>Tidemill</h1>\
