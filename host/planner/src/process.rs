@@ -1,6 +1,6 @@
 //! One planner process: a question in, an answer out.
 
-use std::{io, process::Stdio};
+use std::{ffi::OsString, io, process::Stdio};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -23,6 +23,9 @@ pub(crate) async fn ask(config: &PlannerConfig, request: &Request) -> Result<Ans
     let question = serde_json::to_vec(request).map_err(|error| fail(error.into()))?;
     let mut child = Command::new(&config.program)
         .args(&config.args)
+        // It runs what strangers wrote, and needs nothing of what the environment may hold.
+        .env_clear()
+        .envs(kept_environment())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -56,6 +59,19 @@ pub(crate) async fn ask(config: &PlannerConfig, request: &Request) -> Result<Ans
             stderr: printable(&complaint),
         }),
     }
+}
+
+/// Where libraries and certificates are, for the preflight check.
+const KEPT: [&str; 4] = [
+    "LD_LIBRARY_PATH",
+    "RUST_BACKTRACE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+];
+
+fn kept_environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    KEPT.into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
 async fn read(stream: impl AsyncRead + Unpin, limit: u64) -> io::Result<Vec<u8>> {
