@@ -37,8 +37,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first pause between two attempts to connect; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// The largest message: the graph and the state handles of a large job.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// The largest message: the graph and the state handles of a large job. The coordinator fails a job
+/// whose deployment would be larger: a session that breaks takes all other jobs with it.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// What a worker says of itself.
 #[derive(Debug, Clone)]

@@ -1,7 +1,10 @@
 //! What source and gate tasks have in common: calling the guest, time, and checkpoints.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,6 +28,13 @@ use crate::exchange::{Barrier, Element};
 
 /// The most timers that one call delivers.
 const TIMERS_PER_CALL: usize = 4_096;
+/// How much operator state one subtask may return: it travels in messages and lies in the
+/// coordinator's memory, once for each subtask that gets it back.
+const OPERATOR_STATE_BYTES_MAX: usize = 4 << 20;
+/// What an item of operator state takes beside its own bytes.
+const ITEM_BYTES: usize = 8;
+/// How often skipped records are warned of, at most.
+const REJECTED_WARNING_MS: i64 = 10_000;
 /// How much of a rejected record an error shows.
 const EXCERPT_BYTES_MAX: usize = 100;
 
@@ -37,6 +47,8 @@ pub(crate) struct Running {
     pub(crate) sizer: BatchSizer,
     uploads: Uploads,
     skip_rejected: bool,
+    /// When skipped records were last warned of.
+    warned_ms: AtomicI64,
     buffer_timeout: Duration,
     /// Ends a running call when the task is cancelled; gone with the task.
     _interrupter: AbortOnDropHandle<()>,
@@ -59,6 +71,7 @@ impl Running {
             _interrupter: AbortOnDropHandle::new(interrupter),
             sizer: BatchSizer::new(config.get(&keys::BATCH_TIME)),
             skip_rejected: config.get(&keys::REJECTED_RECORDS) == RejectedRecords::Skip,
+            warned_ms: AtomicI64::new(0),
             buffer_timeout: cx.spec.buffer_timeout(),
             uploads: Uploads::new(cx.spec.clone(), cx.events.clone()),
             control,
@@ -162,6 +175,12 @@ impl Running {
                 .metrics
                 .rejected
                 .fetch_add(progress.rejected.len() as u64, Relaxed);
+            // The metric counts them all; the log belongs to everyone.
+            let now = now_ms();
+            if now.saturating_sub(self.warned_ms.load(Relaxed)) < REJECTED_WARNING_MS {
+                return Ok(());
+            }
+            self.warned_ms.store(now, Relaxed);
             tracing::warn!(
                 task = self.shared.task_name,
                 count = progress.rejected.len(),
@@ -327,6 +346,14 @@ impl Running {
                 items: state.items,
             })
         };
+        let items = states.iter().flat_map(|s| &s.items);
+        let bytes: usize = items.map(|item| item.len() + ITEM_BYTES).sum();
+        if bytes > OPERATOR_STATE_BYTES_MAX {
+            return Err(TaskError::Invalid(format!(
+                "the operator state of one subtask has {bytes} bytes; at most \
+                 {OPERATOR_STATE_BYTES_MAX} are possible, keyed state has room for more"
+            )));
+        }
         let parts: Option<Vec<_>> = states.into_iter().map(part).collect();
         parts.ok_or_else(|| {
             TaskError::Invalid("the module returned a state that it did not plan".to_owned())

@@ -11,7 +11,7 @@ use tidemill_runtime::{GuestEnv, Limits, OpenRequest, OperatorState, PlanRequest
 use tidemill_state::{KeyedState, UnknownState};
 use tidemill_storage::Location;
 use tidemill_types::{JobGraph, KeyGroupRange, SourceBinding, config::keys};
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
     Control, TaskContext, TaskError, TaskSpec,
@@ -73,9 +73,9 @@ pub(crate) async fn set_up(
         submitted_at_ms: spec.job.submitted_at_ms,
     };
     let host = Box::new(Host(Arc::clone(&shared)));
-    let guest = module
-        .instantiate(limits, env, host)
-        .await
+    // The module's start function runs here, for as long as a call may take.
+    let instantiate = module.instantiate(limits, env, host);
+    let guest = tokio::task::block_in_place(|| Handle::current().block_on(instantiate))
         .map_err(|source| guest_error(&spec, source))?;
     let mut task = Running::new(cx, control, shared, guest);
     start_guest(&mut task)?;
