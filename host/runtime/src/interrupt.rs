@@ -5,9 +5,11 @@
 //! [`Watchdog`] thread per runtime looks at all watches. How running Wasm is made to notice is the
 //! business of two interchangeable mechanisms:
 //!
-//! * `page` (Linux): each loop of the guest begins with a load from a page that the watch takes
-//!   away. Free while nothing happens.
-//! * `epoch` (everywhere): each loop compares a counter. Costs a third in tight loops.
+//! * `page` (Linux): what can last (loops, functions that call others, calls of the host, bulk
+//!   operations) begins with a load from a page that the watch takes away. Free while nothing
+//!   happens.
+//! * `epoch` (everywhere): each loop and function compares a counter. Costs a third in tight loops,
+//!   and many long operations in a row, without a loop or call between them, are not interrupted.
 //!
 //! A guest that is suspended in an import notices neither; there the call's future is dropped.
 //!
