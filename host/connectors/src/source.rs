@@ -108,6 +108,13 @@ pub trait Source: Send {
     async fn checkpoint_complete(&mut self, checkpoint: CheckpointId)
     -> Result<(), ConnectorError>;
 
+    /// Whether there may be records of this split that `next` has not returned yet, as far as the
+    /// source knows. Such a split is late, not idle, however long it is silent.
+    fn is_behind(&self, split: u32) -> bool {
+        let _ = split;
+        false
+    }
+
     /// Metrics by name.
     fn metrics(&self) -> Vec<(String, f64)> {
         Vec::new()
