@@ -83,6 +83,8 @@ pub(crate) struct Session {
     events: mpsc::Sender<WorkerMessage>,
     outbox: mpsc::Receiver<WorkerMessage>,
     epoch: CoordinatorEpoch,
+    /// Whether the coordinator has accepted the latest session.
+    registered: bool,
 }
 
 impl Session {
@@ -118,6 +120,7 @@ impl Session {
             events,
             outbox,
             epoch,
+            registered: false,
         })
     }
 
@@ -127,34 +130,33 @@ impl Session {
     ///
     /// [`SessionError::Refused`] when trying again makes no sense.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), SessionError> {
-        let mut pause = RETRY_MIN;
-        let mut lost_at: Option<Instant> = None;
+        let mut absence = Absence::default();
         loop {
-            let start = Instant::now();
+            self.registered = false;
             match self.open(&shutdown).await {
                 Ended::Shutdown => return Ok(()),
                 Ended::Refused(reason) => return Err(SessionError::Refused(reason)),
                 Ended::Lost(reason) => {
-                    if start.elapsed() > RETRY_MAX {
-                        pause = RETRY_MIN;
-                        lost_at = None;
-                    }
                     tracing::warn!(reason, "no session with the coordinator, trying again");
                 }
             }
-            if lost_at.get_or_insert_with(Instant::now).elapsed() > self.loss_timeout {
+            let (absent, pause) = absence.attempt_ended(self.registered, Instant::now());
+            if absent > self.loss_timeout {
                 self.tasks.cancel_all();
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
             }
-            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
     async fn open(&mut self, shutdown: &CancellationToken) -> Ended {
-        let channel = match self.endpoint.connect().await {
+        let connected = tokio::select! {
+            () = shutdown.cancelled() => return Ended::Shutdown,
+            connected = self.endpoint.connect() => connected,
+        };
+        let channel = match connected {
             Ok(channel) => channel,
             Err(error) => return Ended::Lost(root_cause(&error)),
         };
@@ -234,6 +236,7 @@ impl Session {
             Kind::Refused(refused) => return Some(Ended::Refused(refused.reason)),
             Kind::Registered(settings) => {
                 tracing::info!(worker = %self.identity.worker_id, "registered");
+                self.registered = true;
                 let interval = Duration::from_millis(settings.heartbeat_interval_ms.max(10));
                 *heartbeat = tokio::time::interval(interval);
             }
@@ -320,6 +323,28 @@ impl Session {
     }
 }
 
+/// How long there has been no session. An attempt to connect is none, however long it takes.
+#[derive(Debug, Default)]
+struct Absence {
+    since: Option<Instant>,
+    pause: Option<Duration>,
+}
+
+impl Absence {
+    /// A session, or an attempt at one, has ended: says how long there has been none, and how long
+    /// to wait before the next attempt.
+    fn attempt_ended(&mut self, registered: bool, now: Instant) -> (Duration, Duration) {
+        if registered {
+            *self = Self::default();
+        }
+        let since = *self.since.get_or_insert(now);
+        let next = |pause: Duration| (pause * 2).min(RETRY_MAX);
+        let pause = self.pause.map_or(RETRY_MIN, next);
+        self.pause = Some(pause);
+        (now.saturating_duration_since(since), pause)
+    }
+}
+
 fn message(kind: Kind) -> WorkerMessage {
     WorkerMessage { kind: Some(kind) }
 }
@@ -331,4 +356,28 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_attempts_to_connect_do_not_hide_that_the_coordinator_is_lost() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut absence = Absence::default();
+        let (absent, _) = absence.attempt_ended(true, at(100));
+        assert_eq!(absent, Duration::ZERO, "it has just been lost");
+        let mut last = RETRY_MIN;
+        for attempt in 1..10 {
+            let ended = at(100) + CONNECT_TIMEOUT * attempt;
+            let (absent, pause) = absence.attempt_ended(false, ended);
+            assert_eq!(absent, CONNECT_TIMEOUT * attempt);
+            assert!(pause >= last && pause <= RETRY_MAX);
+            last = pause;
+        }
+        let (absent, pause) = absence.attempt_ended(true, at(500));
+        assert_eq!((absent, pause), (Duration::ZERO, RETRY_MIN));
+    }
 }
