@@ -30,6 +30,8 @@ pub(crate) struct SourceLoop {
     input: SourceInput,
     watermarks: Watermarks,
     silence: Silence,
+    /// The source has nothing more for now, as it says itself.
+    caught_up: bool,
     idle: bool,
     watermark_interval: Duration,
     watermark_sent: Instant,
@@ -49,6 +51,7 @@ impl SourceLoop {
         Self {
             watermarks: Watermarks::new(),
             silence: Silence::new(input.binding.idle_timeout_ms.map(Duration::from_millis)),
+            caught_up: false,
             idle: false,
             watermark_interval: task.spec().watermark_interval(),
             watermark_sent: now,
@@ -130,6 +133,7 @@ impl SourceLoop {
     async fn handle(&mut self, event: SourceEvent) -> Result<(), TaskError> {
         match event {
             SourceEvent::Batch { split, batch } => {
+                self.caught_up = false;
                 let watermark = self.task.process(0, split, &batch)?;
                 let split = split as usize;
                 self.watermarks.advance(split, watermark);
@@ -145,6 +149,7 @@ impl SourceLoop {
                     name,
                     "split started"
                 );
+                self.caught_up = false;
                 self.watermarks.add(split as usize);
                 self.silence.add(split as usize);
             }
@@ -152,7 +157,8 @@ impl SourceLoop {
                 self.watermarks.remove(split as usize);
                 self.silence.remove(split as usize);
             }
-            SourceEvent::CaughtUp | SourceEvent::Finished => {}
+            SourceEvent::CaughtUp => self.caught_up = true,
+            SourceEvent::Finished => {}
         }
         Ok(())
     }
@@ -178,10 +184,9 @@ impl SourceLoop {
     }
 
     async fn checkpoint(&mut self, barrier: &Barrier) -> Result<(), TaskError> {
-        if barrier.drain {
-            let Merged::Advanced(watermark) = self.watermarks.end() else {
-                return Ok(());
-            };
+        if barrier.drain
+            && let Merged::Advanced(watermark) = self.watermarks.end()
+        {
             self.task.advance(watermark).await?;
         }
         let splits = self.splits(barrier.checkpoint)?;
@@ -202,7 +207,11 @@ impl SourceLoop {
 
     fn pass_time(&mut self, time: Duration) {
         for split in self.silence.pass(time) {
-            self.watermarks.set_idle(split, true);
+            let number = u32::try_from(split).expect("sources number their splits by 32 bits");
+            // Its records may still be on their way, after a restart for example.
+            if !self.input.source.is_behind(number) {
+                self.watermarks.set_idle(split, true);
+            }
         }
     }
 
@@ -214,7 +223,8 @@ impl SourceLoop {
         if let Merged::Advanced(watermark) = self.watermarks.merge() {
             self.task.advance(watermark).await?;
         }
-        let idle = self.watermarks.all_idle();
+        // Between two splits a source is not idle: the next one may hold earlier records.
+        let idle = self.watermarks.all_idle() && (self.caught_up || !self.watermarks.is_empty());
         if idle != self.idle {
             self.idle = idle;
             let status = Element::WatermarkStatus { idle };

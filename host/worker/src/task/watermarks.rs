@@ -4,6 +4,8 @@
 //!
 //! 1. The merged watermark never goes back.
 //! 2. An input that is idle does not hold the others back; when all are idle, so is the merged one.
+//!    One that has ended (it is at the largest watermark) counts as little as an idle one, until
+//!    all have ended: what an idle one still has to say must not be late because of it.
 //! 3. A split becomes idle only by time in which the source could have delivered a record of it:
 //!    time spent waiting for room downstream does not count, and one turn of the task counts for
 //!    [`TURN_MAX`] at most, so that no single long call makes anything idle.
@@ -29,6 +31,12 @@ pub(crate) enum Merged {
 struct Input {
     watermark: Watermark,
     idle: bool,
+}
+
+impl Input {
+    fn has_ended(&self) -> bool {
+        self.watermark == MAX_WATERMARK
+    }
 }
 
 /// Watermarks of numbered inputs.
@@ -92,14 +100,27 @@ impl Watermarks {
         }
     }
 
-    /// Whether there is no active input.
+    /// Whether there is no active input, but not because all have ended.
     pub(crate) fn all_idle(&self) -> bool {
-        self.inputs.iter().flatten().all(|input| input.idle)
+        let mut inputs = self.inputs.iter().flatten();
+        !self.all_ended() && inputs.all(|input| input.idle || input.has_ended())
+    }
+
+    /// Whether there is no input at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inputs.iter().flatten().next().is_none()
+    }
+
+    fn all_ended(&self) -> bool {
+        let mut inputs = self.inputs.iter().flatten().peekable();
+        inputs.peek().is_some() && inputs.all(Input::has_ended)
     }
 
     /// The watermark of all active inputs together.
     pub(crate) fn merge(&mut self) -> Merged {
-        let active = self.inputs.iter().flatten().filter(|input| !input.idle);
+        let all_ended = self.all_ended();
+        let counts = |input: &&Input| all_ended || !(input.idle || input.has_ended());
+        let active = self.inputs.iter().flatten().filter(counts);
         match active.map(|input| input.watermark).min() {
             Some(watermark) if watermark > self.merged => {
                 self.merged = watermark;
@@ -209,6 +230,35 @@ mod tests {
             Merged::Advanced(4),
             "one is active again"
         );
+    }
+
+    #[test]
+    fn an_input_that_has_ended_does_not_end_time_for_one_that_is_idle() {
+        let mut watermarks = Watermarks::of(2);
+        watermarks.advance(0, 3);
+        watermarks.advance(1, 3);
+        assert_eq!(watermarks.merge(), Merged::Advanced(3));
+        watermarks.set_idle(1, true);
+        watermarks.advance(0, MAX_WATERMARK);
+        assert_eq!(watermarks.merge(), Merged::Unchanged);
+        assert!(watermarks.all_idle(), "it holds nobody downstream back");
+        watermarks.advance(1, 7);
+        assert_eq!(watermarks.merge(), Merged::Advanced(7));
+        assert!(!watermarks.all_idle());
+        watermarks.set_idle(1, true);
+        watermarks.advance(1, MAX_WATERMARK);
+        assert_eq!(watermarks.merge(), Merged::Advanced(MAX_WATERMARK));
+        assert!(!watermarks.all_idle());
+    }
+
+    #[test]
+    fn there_is_no_input_before_the_first_and_after_the_last() {
+        let mut watermarks = Watermarks::new();
+        assert!(watermarks.is_empty() && watermarks.all_idle());
+        watermarks.add(1);
+        assert!(!watermarks.is_empty() && !watermarks.all_idle());
+        watermarks.remove(1);
+        assert!(watermarks.is_empty() && watermarks.all_idle());
     }
 
     #[test]
