@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. A message that was pulled goes straight into its split's builder, with no await between, so
-//!    that `next` can be cancelled anywhere.
+//!    that `next` can be cancelled anywhere; what takes longer is a future of the source's own.
 //! 2. Positions move when a builder is given out, not when a message is pulled.
 //! 3. At most one budget of records waits in builders; librdkafka's own queue is bounded in bytes.
 
@@ -33,7 +33,7 @@ use super::{
     errors,
     offsets::Partition,
     options::SourceOptions,
-    split::Split,
+    split::{Position, Split},
 };
 use crate::{BatchBudget, ConnectorError, Source, SourceContext, SourceEvent, SplitState};
 
@@ -42,11 +42,13 @@ const SNAPSHOTS_MAX: usize = 32;
 
 type Consumer = StreamConsumer<Context>;
 type Found = Result<Vec<Partition>, ConnectorError>;
+/// Partitions that are new, with where they begin.
+type Started = Result<Vec<Position>, ConnectorError>;
 
 /// What ended a wait.
 enum Woken<'a> {
     Message(KafkaResult<BorrowedMessage<'a>>),
-    Found(Found),
+    Started(Started),
     DiscoveryDue,
     EndsArrived,
 }
@@ -67,14 +69,14 @@ pub(crate) struct KafkaSource {
     /// Splits with records to give out.
     ready: VecDeque<usize>,
     /// Asks for partitions.
-    discovery: Option<BoxFuture<'static, Found>>,
+    discovery: Option<BoxFuture<'static, Started>>,
     discovery_due: Option<Instant>,
     /// Ends were met that could be those of several splits.
     ambiguous: bool,
     caught_up: bool,
     finished: bool,
-    /// A position does not exist any more.
-    lost: bool,
+    /// A position does not exist any more: finds out which.
+    loss: Option<BoxFuture<'static, Result<ConnectorError, ConnectorError>>>,
     snapshots: VecDeque<(CheckpointId, Vec<(usize, i64)>)>,
     committed: HashMap<usize, i64>,
 }
@@ -89,7 +91,7 @@ impl std::fmt::Debug for KafkaSource {
 
 impl Drop for KafkaSource {
     fn drop(&mut self) {
-        self.discovery = None;
+        (self.discovery, self.loss) = (None, None);
         if let Some(consumer) = self.consumer.take() {
             drop_elsewhere(consumer);
         }
@@ -122,7 +124,7 @@ impl KafkaSource {
             ambiguous: false,
             caught_up: false,
             finished: false,
-            lost: false,
+            loss: None,
             snapshots: VecDeque::new(),
             committed: HashMap::new(),
         };
@@ -210,8 +212,8 @@ impl KafkaSource {
             tokio::select! {
                 biased;
                 message = stream.next() => Woken::Message(message.expect("the stream never ends")),
-                found = async { self.discovery.as_mut().expect("checked").await }, if self.discovery.is_some() => {
-                    Woken::Found(found)
+                started = async { self.discovery.as_mut().expect("checked").await }, if self.discovery.is_some() => {
+                    Woken::Started(started)
                 }
                 () = async { tokio::time::sleep_until(due.expect("checked")).await }, if due.is_some() => Woken::DiscoveryDue,
                 () = watch.ends_arrived.notified(), if self.ambiguous => Woken::EndsArrived,
@@ -237,13 +239,12 @@ impl KafkaSource {
                     };
                 }
             }
-            Woken::Found(found) => {
+            Woken::Started(started) => {
                 self.discovery = None;
                 self.discovery_due = self.options.discovery.map(|i| Instant::now() + i);
-                drop(stream);
-                self.found(found?).await?;
+                self.add(started?)?;
             }
-            Woken::DiscoveryDue => self.discovery = Some(self.discover()),
+            Woken::DiscoveryDue => self.discovery = Some(self.discover_new()),
             Woken::EndsArrived => self.read_ends(),
         }
         Ok(())
@@ -261,12 +262,14 @@ impl KafkaSource {
                 debug!(%error, ?reason, "kafka source: brokers are away");
                 // Asking for partitions fails if they stay away.
                 if self.discovery.is_none() && *code == Code::AllBrokersDown {
-                    self.discovery = Some(self.discover());
+                    self.discovery = Some(self.discover_new());
                 }
                 Ok(())
             }
             KafkaError::MessageConsumption(Code::AutoOffsetReset) => {
-                self.lost = true;
+                if self.loss.is_none() {
+                    self.loss = Some(self.describe_loss());
+                }
                 Ok(())
             }
             _ => Err(errors::sort(
@@ -307,8 +310,8 @@ impl Source for KafkaSource {
             if self.finished {
                 return std::future::pending().await;
             }
-            if self.lost {
-                return Err(self.describe_loss().await?);
+            if let Some(loss) = &mut self.loss {
+                return Err(loss.await?);
             }
             self.wait(budget).await?;
         }
@@ -365,6 +368,11 @@ impl Source for KafkaSource {
             self.watch.commits_failed.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn is_behind(&self, split: u32) -> bool {
+        let split = self.splits.get(split as usize);
+        split.is_some_and(|split| !split.finished && (!split.at_end || split.has_records()))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "metrics")]

@@ -255,11 +255,16 @@ async fn a_reader_that_caught_up_goes_on_when_more_comes() {
     // Two topics, so that librdkafka does not say whose end was met.
     let mut reader = suite::open_one(&source(&kafka, "more-a,more-b", &[])).await;
     let mut given = suite::Given::default();
+    assert!(
+        reader.is_behind(0) && reader.is_behind(1),
+        "both may be full"
+    );
     for round in 0..3 {
         given
             .read(&mut reader, 10, |given| given.caught_up)
             .await
             .unwrap();
+        assert!(!reader.is_behind(0) && !reader.is_behind(1));
         kafka
             .produce("more-a", numbered(round..round + 1, 1))
             .await

@@ -1,12 +1,12 @@
 //! Which partitions this subtask reads: finding, beginning and ending them.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use rdkafka::{TopicPartitionList, consumer::Consumer as _};
 use tracing::{debug, info};
 
-use super::{Found, KafkaSource};
+use super::{Found, KafkaSource, Started};
 use crate::{
     ConnectorError, SourceEvent, SplitState,
     kafka::{
@@ -113,19 +113,27 @@ impl KafkaSource {
             .map_err(|e| errors::sort("kafka source: partitions cannot be assigned", &e, None))
     }
 
-    /// Partitions were listed again: begins to read those that are new.
-    pub(super) async fn found(&mut self, found: Vec<Partition>) -> Result<(), ConnectorError> {
-        let new: Vec<Partition> = found
-            .into_iter()
-            .filter(|(topic, partition)| self.is_mine(topic, *partition))
-            .filter(|(topic, partition)| self.index_of(topic, *partition).is_none())
+    /// Asks for partitions that are new, and where they begin. All of it is one future, which
+    /// goes on where it was when `next` is cancelled.
+    pub(super) fn discover_new(&self) -> BoxFuture<'static, Started> {
+        let discovery = self.discover();
+        let (consumer, options) = (Arc::clone(self.consumer()), self.options.clone());
+        let known: HashSet<Partition> = self
+            .splits
+            .iter()
+            .map(|split| (split.topic.to_string(), split.partition))
             .collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        info!(partitions = ?new, "kafka source: new partitions");
-        let positions = offsets::resolve(self.consumer(), &self.options, new, true).await?;
-        self.add(positions)
+        let (parallelism, subtask) = (self.cx.parallelism.max(1), self.cx.subtask);
+        let find = async move {
+            let mut new = discovery.await?;
+            new.retain(|(topic, partition)| owner(topic, *partition, parallelism) == subtask);
+            new.retain(|partition| !known.contains(partition));
+            if !new.is_empty() {
+                info!(partitions = ?new, "kafka source: new partitions");
+            }
+            offsets::resolve(&consumer, &options, new, true).await
+        };
+        find.boxed()
     }
 
     /// A split has reached its bound.

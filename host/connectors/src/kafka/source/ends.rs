@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::{FutureExt as _, future::BoxFuture};
+
 use super::KafkaSource;
 use crate::{
     ConnectorError,
@@ -57,16 +59,22 @@ impl KafkaSource {
     }
 
     /// A position does not exist any more: says which.
-    pub(super) async fn describe_loss(&mut self) -> Result<ConnectorError, ConnectorError> {
+    pub(super) fn describe_loss(
+        &self,
+    ) -> BoxFuture<'static, Result<ConnectorError, ConnectorError>> {
         let consumer = Arc::clone(self.consumer());
         let open = self.splits.iter().filter(|split| !split.finished);
         let positions: Vec<_> = open
             .map(|split| ((split.topic.to_string(), split.partition), split.pulled()))
             .collect();
-        let lost = client::blocking(move || offsets::out_of_range(&consumer, &positions)).await?;
-        Ok(ConnectorError::lost(format!(
-            "kafka source: records were deleted before they were read: {lost}; set `properties.auto.offset.reset` to go on with those that are left"
-        )))
+        let describe = async move {
+            let lost =
+                client::blocking(move || offsets::out_of_range(&consumer, &positions)).await?;
+            Ok(ConnectorError::lost(format!(
+                "kafka source: records were deleted before they were read: {lost}; set `properties.auto.offset.reset` to go on with those that are left"
+            )))
+        };
+        describe.boxed()
     }
 }
 
