@@ -54,10 +54,6 @@ enum Woken<'a> {
 }
 
 /// The source.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, each read in one place"
-)]
 pub(crate) struct KafkaSource {
     options: SourceOptions,
     cx: SourceContext,
