@@ -48,8 +48,8 @@ pub enum AlignDecision {
         /// The channels whose barrier had arrived (the last of them was not held back).
         unblock: Vec<usize>,
     },
-    /// The checkpoint was given up: read from these channels again. Sent on downstream, so that
-    /// nobody waits for the barrier.
+    /// The checkpoint was given up: read from these channels again. Nothing is sent on downstream:
+    /// the coordinator tells every task of the attempt itself.
     Abort {
         /// The checkpoint.
         checkpoint: CheckpointId,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tidemill_checkpoint::{KeyedHandle, StateLocation, SubtaskState};
+use tidemill_checkpoint::{KeyedHandle, StateLocation, SubtaskState, subtask::INLINE_BYTES_MAX};
 use tidemill_protocol::control::{
     CheckpointAck, CheckpointDecline, CheckpointFigures, WorkerMessage, worker_message::Kind,
 };
@@ -13,10 +13,6 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{TaskSpec, host::now_ms, running::Alignment};
 use crate::exchange::Barrier;
-
-/// State below this size travels in the acknowledgement and is stored in `_metadata`: a small
-/// job's checkpoint is one write. The same threshold as Flink's.
-const INLINE_BYTES_MAX: usize = 20 << 10;
 
 /// Uploads under way. Dropping this stops them.
 pub(crate) struct Uploads {
