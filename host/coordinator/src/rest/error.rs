@@ -2,7 +2,7 @@
 
 use axum::{
     body::to_bytes,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -75,7 +75,13 @@ impl IntoResponse for ApiError {
                 "request failed"
             );
         }
-        reply::with_status(self.status, &json!({ "errors": [self.message] }))
+        let mut response = reply::with_status(self.status, &json!({ "errors": [self.message] }));
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of the body is not read: the connection cannot serve another request.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
     }
 }
 
