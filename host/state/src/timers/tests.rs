@@ -144,11 +144,8 @@ fn timers_behave_as_a_sorted_set() {
                 _ => images.push((timers.image(), model.clone())),
             }
             assert_eq!(timers.len(), model.len(), "seed {seed}");
-            let bytes = model
-                .iter()
-                .map(|(_, _, _, k, n)| cost(k, n))
-                .sum::<usize>();
-            assert_eq!(timers.bytes, bytes, "seed {seed}");
+            let costs = model.iter().map(|(_, _, _, k, n)| cost(k, n));
+            assert_eq!(timers.bytes, costs.sum::<usize>(), "seed {seed}");
         }
         for (image, model) in images {
             let mut seen = BTreeSet::new();
