@@ -62,7 +62,7 @@ fn main() {
     });
 }
 
-fn nanos(elapsed: Duration, per: usize) -> f64 {
+fn nanos(elapsed: Duration, per: u64) -> f64 {
     elapsed.as_secs_f64() * 1e9 / per as f64
 }
 
@@ -144,7 +144,7 @@ async fn click_event_count() {
                 counter_task.0.lock().watermark = Some(watermark);
                 counter.watermark(watermark).await.unwrap();
             }
-            best = best.min(nanos(start.elapsed(), (BATCHES * BATCH_RECORDS) as usize));
+            best = best.min(nanos(start.elapsed(), BATCHES * BATCH_RECORDS));
         }
         let ratio = native.map_or(String::new(), |ns| {
             format!("  {:.2} times native", best / ns)

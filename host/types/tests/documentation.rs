@@ -26,7 +26,8 @@ fn table(title: &str, wanted: impl Fn(&KeyInfo) -> bool) -> String {
             "" => String::new(),
             default => format!("`{default}`"),
         };
-        let _ = writeln!(text, "| `{}` | {default} | {} |", key.name, key.doc.trim());
+        writeln!(text, "| `{}` | {default} | {} |", key.name, key.doc.trim())
+            .expect("a string takes all text");
     }
     text
 }

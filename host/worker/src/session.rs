@@ -241,7 +241,7 @@ impl Session {
                 *heartbeat = tokio::time::interval(interval);
             }
             Kind::Heartbeat(_) => {}
-            Kind::Deploy(deploy) => self.deploy(deploy, client),
+            Kind::Deploy(deploy) => return self.deploy(deploy, client),
             Kind::CancelTasks(cancel) => {
                 if let Ok(job) = cancel.job.parse() {
                     self.tasks.cancel(job, Attempt(cancel.attempt));
@@ -260,7 +260,7 @@ impl Session {
         None
     }
 
-    fn deploy(&self, deploy: Deploy, client: &CoordinatorClient<Channel>) {
+    fn deploy(&self, deploy: Deploy, client: &CoordinatorClient<Channel>) -> Option<Ended> {
         let job = deploy
             .job
             .as_ref()
@@ -292,11 +292,13 @@ impl Session {
                         ..TaskUpdate::default()
                     }));
                     if self.events.try_send(failed).is_err() {
-                        tracing::error!("too many events wait for the coordinator");
+                        let reason = "too many events wait for the coordinator".to_owned();
+                        return Some(Ended::Lost(reason));
                     }
                 }
             }
         }
+        None
     }
 
     fn trigger(&self, trigger: TriggerCheckpoint) {

@@ -1,6 +1,11 @@
 //! A worker process, put together.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tidemill_connectors::Registry;
 use tidemill_planner::Planner;
@@ -59,6 +64,11 @@ pub enum Error {
         /// What happened.
         source: std::io::Error,
     },
+    /// Others than this machine could reach the data port, and it knows no authentication yet.
+    #[error(
+        "taskmanager.bind-host is {0}: without authentication a worker listens on loopback only, such as 127.0.0.1"
+    )]
+    NotLoopback(String),
     /// Threads cannot be started.
     #[error("cannot start data threads: {0}")]
     Threads(std::io::Error),
@@ -99,6 +109,9 @@ impl Worker {
             .build()
             .map_err(Error::Threads)?;
         let host = config.get(&keys::TASKMANAGER_BIND_HOST);
+        if !is_loopback(&host) {
+            return Err(Error::NotLoopback(host));
+        }
         let address = format!("{host}:{}", config.get(&keys::TASKMANAGER_DATA_PORT));
         let bind = address.clone();
         let exchange = data
@@ -167,6 +180,11 @@ impl Worker {
         self.data.shutdown_background();
         Ok(ended?)
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Physical memory of the machine.

@@ -49,7 +49,7 @@ impl KeyedProcess<String, String> for Guilty {
                 cx.emit(huge());
             },
             "timer-flood" => (0..10_000_000).for_each(|n| cx.set_event_timer(i64::MAX - n)),
-            "timer-in-the-past" => cx.set_processing_timer(0),
+            "timer-in-the-past" | "fail" => cx.set_processing_timer(0),
             "reject" => return Err(Error::new(format!("the number {number} is not wanted"))),
             "huge-error" => return Err(Error::new(huge())),
             mode => commit(mode, &number)?,
@@ -59,8 +59,10 @@ impl KeyedProcess<String, String> for Guilty {
     }
 
     fn on_timer(&mut self, _timer: Timer, cx: &mut KeyedContext<'_, String, String>) -> Result<()> {
-        if self.mode == "timer-in-the-past" {
-            cx.set_processing_timer(0);
+        match self.mode.as_str() {
+            "fail" => return Err(Error::new("this operator gives up")),
+            "timer-in-the-past" => cx.set_processing_timer(0),
+            _ => {}
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ const MISDEEDS: &[(&str, &str)] = &[
     ("recurse", "exceeded its stack"),
     ("panic", "panicked: the number 3 is bad luck"),
     ("huge-panic", "xxxx"),
+    ("fail", "this operator gives up"),
     ("reject", "the number 3 is not wanted"),
     ("huge-error", "xxxx"),
     ("emit-flood", "interrupted"),

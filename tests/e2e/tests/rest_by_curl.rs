@@ -46,13 +46,14 @@ async fn a_job_can_be_operated_with_curl_alone() -> anyhow::Result<()> {
     let job = part("run")?.trim().to_owned();
     assert_eq!(job.len(), 32, "{said}");
     let watched = part("watch")?;
-    assert!(watched.contains("ClickEvent Source: RUNNING"), "{said}");
+    assert!(watched.contains(r#""name": "ClickEvent Source""#), "{said}");
+    assert!(watched.contains(r#""status": "RUNNING""#), "{said}");
     assert!(
         watched.contains("\n[]\n"),
         "no failures were expected: {said}"
     );
     assert!(
-        watched.contains(&format!("{job} Click Event Count RUNNING")),
+        watched.contains(&job) && watched.contains(r#""state": "RUNNING""#),
         "{said}"
     );
     assert!(part("cancel")?.contains("CANCELED"), "{said}");

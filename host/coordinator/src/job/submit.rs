@@ -13,7 +13,7 @@ use tidemill_planner::PlanJob;
 use tidemill_storage::Location;
 use tidemill_types::{
     JobGraph, JobId, ShipStrategy, TenantId,
-    config::{Config, ConfigError, keys},
+    config::{Config, ConfigError, ConfigValue, Key, keys},
     graph::NAME_BYTES_MAX,
     key_group::MAX_PARALLELISM_BOUND,
 };
@@ -254,7 +254,38 @@ fn effective_config(
             ))
         })?;
     }
-    Ok(cluster.overlaid_with(&own).overlaid_with(asked))
+    let config = cluster.overlaid_with(&own).overlaid_with(asked);
+    within(&config, &keys::GUEST_MEMORY, &keys::GUEST_MEMORY_MAX)?;
+    within(
+        &config,
+        &keys::GUEST_CALL_TIMEOUT,
+        &keys::GUEST_CALL_TIMEOUT_MAX,
+    )?;
+    within(
+        &config,
+        &keys::STATE_MEMORY_LIMIT,
+        &keys::STATE_MEMORY_LIMIT_MAX,
+    )?;
+    within(&config, &keys::CHANNEL_BYTES, &keys::CHANNEL_BYTES_MAX)?;
+    Ok(config)
+}
+
+/// What a job may set, it may set up to what the cluster allows.
+fn within<T: ConfigValue + PartialOrd>(
+    config: &Config,
+    key: &Key<T>,
+    max: &Key<T>,
+) -> Result<(), SubmitError> {
+    if config.get(key) <= config.get(max) {
+        return Ok(());
+    }
+    Err(SubmitError::Invalid(format!(
+        "{} is {}, but this cluster allows at most {} ({})",
+        key.name,
+        config.raw(key.name).unwrap_or(key.default),
+        config.raw(max.name).unwrap_or(max.default),
+        max.name
+    )))
 }
 
 fn parallelism_of(graph: &JobGraph, config: &Config) -> Result<(Vec<u32>, Vec<u32>), SubmitError> {

@@ -141,6 +141,14 @@ keys! {
     job CHANNEL_BYTES: MemorySize = "tidemill.network.channel-bytes", "128 kb";
     /// Time that one call into a guest is aimed at; batches are sized by it.
     job BATCH_TIME: Duration = "tidemill.batch.target-time", "5 ms";
+    /// The most that a job may set `tidemill.guest.memory` to.
+    cluster GUEST_MEMORY_MAX: MemorySize = "tidemill.guest.memory-max", "1 gb";
+    /// The most that a job may set `tidemill.guest.call-timeout` to.
+    cluster GUEST_CALL_TIMEOUT_MAX: Duration = "tidemill.guest.call-timeout-max", "10 min";
+    /// The most that a job may set `tidemill.state.memory-limit` to.
+    cluster STATE_MEMORY_LIMIT_MAX: MemorySize = "tidemill.state.memory-limit-max", "8 gb";
+    /// The most that a job may set `tidemill.network.channel-bytes` to.
+    cluster CHANNEL_BYTES_MAX: MemorySize = "tidemill.network.channel-bytes-max", "16 mb";
     /// Directory for compiled code. Empty: under `io.tmp.dirs`.
     cluster CODE_CACHE_DIR: String = "tidemill.code-cache.dir", "";
     /// Directory of everything the coordinator must keep. Empty: under `io.tmp.dirs`.

@@ -1,6 +1,9 @@
 //! Uploading a subtask's part of a checkpoint, while the task goes on.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tidemill_checkpoint::{KeyedHandle, StateLocation, SubtaskState, subtask::INLINE_BYTES_MAX};
 use tidemill_protocol::control::{
@@ -9,7 +12,10 @@ use tidemill_protocol::control::{
 use tidemill_state::Snapshot;
 use tidemill_storage::Location;
 use tidemill_types::{CheckpointId, KeyGroupRange};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
 
 use super::{TaskSpec, host::now_ms, running::Alignment};
 use crate::exchange::Barrier;
@@ -19,7 +25,7 @@ pub(crate) struct Uploads {
     spec: TaskSpec,
     events: mpsc::Sender<WorkerMessage>,
     running: JoinSet<()>,
-    aborted_up_to: CheckpointId,
+    by_checkpoint: BTreeMap<CheckpointId, AbortHandle>,
 }
 
 struct Upload {
@@ -35,7 +41,7 @@ impl Uploads {
             spec,
             events,
             running: JoinSet::new(),
-            aborted_up_to: CheckpointId(0),
+            by_checkpoint: BTreeMap::new(),
         }
     }
 
@@ -48,9 +54,7 @@ impl Uploads {
         sync: Duration,
     ) {
         while self.running.try_join_next().is_some() {}
-        if barrier.checkpoint <= self.aborted_up_to {
-            return;
-        }
+        self.by_checkpoint.retain(|_, upload| !upload.is_finished());
         let delay_ms = now_ms().saturating_sub(barrier.timestamp_ms);
         let since_trigger = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
         let figures = CheckpointFigures {
@@ -68,18 +72,21 @@ impl Uploads {
             figures,
         };
         let events = self.events.clone();
-        self.running.spawn(async move {
+        let upload = self.running.spawn(async move {
             let kind = upload.run(keyed).await;
             let message = WorkerMessage { kind: Some(kind) };
             if events.send(message).await.is_err() {
                 tracing::debug!("nobody waits for a checkpoint any more");
             }
         });
+        self.by_checkpoint.insert(barrier.checkpoint, upload);
     }
 
-    /// Forgets a checkpoint, and those before it.
+    /// Stops what is under way for a checkpoint: its files are being deleted.
     pub(crate) fn abort(&mut self, checkpoint: CheckpointId) {
-        self.aborted_up_to = self.aborted_up_to.max(checkpoint);
+        if let Some(upload) = self.by_checkpoint.remove(&checkpoint) {
+            upload.abort();
+        }
     }
 
     /// Waits for what is under way.
