@@ -166,30 +166,3 @@ fn foreign_positions_are_refused() {
     let error = Datagen::new(&config(&[]), &context(0, 1), Some(restored)).unwrap_err();
     assert!(matches!(error, ConnectorError::Lost(_)), "{error}");
 }
-
-/// Not a claim but a measurement: `cargo test --release -- --ignored --nocapture click_cost`.
-#[tokio::test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "a measurement")]
-async fn click_cost() {
-    for options in [
-        &[][..],
-        &[("us-per-record", "100")],
-        &[("format", "sequence")],
-    ] {
-        let mut source = Datagen::new(&config(options), &context(0, 1), None).unwrap();
-        let start = Instant::now();
-        let mut records = 0;
-        while records < 20_000_000 {
-            let budget = BatchBudget {
-                records: 4096,
-                bytes: 1 << 20,
-            };
-            if let SourceEvent::Batch { batch, .. } = source.next(budget).await.unwrap() {
-                records += batch.len();
-            }
-        }
-        let ns = start.elapsed().as_nanos() / records as u128;
-        println!("{options:?}: {ns} ns a record");
-    }
-}

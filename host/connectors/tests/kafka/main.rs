@@ -9,7 +9,6 @@
 #[path = "../suite/mod.rs"]
 mod suite;
 
-mod cost;
 mod sink;
 mod source;
 mod trouble;
