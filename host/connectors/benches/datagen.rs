@@ -4,7 +4,6 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::disallowed_types,
-    clippy::disallowed_methods,
     reason = "a measurement"
 )]
 
