@@ -1,4 +1,4 @@
-# Two commands do everything on a machine with Rust, a C compiler, make, Java 17, Maven, Node, Python, curl and jq:
+# Two commands do everything on a machine with Rust, a C compiler, make, Java 17, Maven, Node, Python and curl:
 # `make demo` and `make test`. `make help` lists the rest.
 #
 # Cargo compiles a dependency again whenever another selection of crates switches on other features of it.

@@ -55,7 +55,7 @@ impl Client {
     }
 
     /// Uploads a module; returns its id.
-    pub(crate) async fn upload(&self, file: &Path) -> anyhow::Result<String> {
+    async fn upload(&self, file: &Path) -> anyhow::Result<String> {
         let bytes = tokio::fs::read(file)
             .await
             .with_context(|| format!("cannot read module {}", file.display()))?;
@@ -73,7 +73,7 @@ impl Client {
     }
 
     /// Runs an uploaded module; returns the job's id.
-    pub(crate) async fn run(&self, module: &str, options: RunOptions) -> anyhow::Result<String> {
+    async fn run(&self, module: &str, options: RunOptions) -> anyhow::Result<String> {
         let config: serde_json::Map<String, Value> = options
             .config
             .into_iter()
@@ -99,6 +99,23 @@ impl Client {
             .as_str()
             .context("the run was not answered with a job id")?
             .to_owned())
+    }
+
+    /// Forgets an uploaded module. Jobs that run it keep their own copy.
+    async fn delete(&self, module: &str) -> anyhow::Result<()> {
+        let request = self.http.delete(self.url(&format!("/v1/jars/{module}")));
+        let _: Value = self.send(request).await?;
+        Ok(())
+    }
+
+    /// Uploads a module, runs it, and forgets it; returns the job's id.
+    pub(crate) async fn submit(&self, file: &Path, options: RunOptions) -> anyhow::Result<String> {
+        let module = self.upload(file).await?;
+        let job = self.run(&module, options).await;
+        if let Err(error) = self.delete(&module).await {
+            tracing::debug!(%error, "the uploaded module is left behind");
+        }
+        job
     }
 
     /// All jobs.

@@ -112,8 +112,7 @@ pub(crate) async fn local(config: Config, local: Local) -> anyhow::Result<ExitCo
                 config: job_settings(&config),
                 ..RunOptions::default()
             };
-            let module = client.upload(&file).await?;
-            let job = client.run(&module, options).await?;
+            let job = client.submit(&file, options).await?;
             tokio::select! {
                 code = wait(&client, &job) => code?,
                 () = told_to_stop() => {

@@ -27,7 +27,6 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 /// Uploads a module, runs it and, unless detached, waits for its end.
 pub(crate) async fn run(config: &Config, run: Run) -> anyhow::Result<ExitCode> {
     let client = Client::new(run.target.jobmanager.as_deref(), config);
-    let module = client.upload(&run.file).await?;
     let options = RunOptions {
         args: strip_separator(run.args),
         parallelism: run.parallelism,
@@ -35,7 +34,7 @@ pub(crate) async fn run(config: &Config, run: Run) -> anyhow::Result<ExitCode> {
         allow_non_restored_state: run.allow_non_restored_state,
         config: job_settings(config),
     };
-    let job = client.run(&module, options).await?;
+    let job = client.submit(&run.file, options).await?;
     say(format_args!("Job has been submitted with JobID {job}"));
     if run.detached {
         return Ok(ExitCode::SUCCESS);

@@ -12,7 +12,7 @@ const HEAD: &str = "\
 
 Every key there is, written from the code by a test. Sizes are numbers with `kb`, `mb`, `gb`; times with `ms`, `s`, `min`, `h`.
 Keys of *jobs* can be set by the cluster's file, with `-D` at submission, over REST (`flinkConfiguration`), and by the job itself; those of
-*the cluster* only where the process starts. `s3.*`, `fs.*`, `gs.*` and `azure.*` are handed to the storage as they are. [conf/config.yaml](../conf/config.yaml) is an example.
+*the cluster* only where the process starts. `s3.*`, `s3a.*`, `fs.*`, `gs.*` and `azure.*` are handed to the storage as they are. [conf/config.yaml](../conf/config.yaml) is an example.
 ";
 
 fn project_file(path: &str) -> PathBuf {

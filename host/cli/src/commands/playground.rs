@@ -38,13 +38,12 @@ pub(crate) async fn playground(mut config: Config, args: Playground) -> anyhow::
     let topics = Topics::create(args.bootstrap_servers.as_deref()).await?;
     let cluster = LocalCluster::start(&config, Registry::standard()).await?;
     let client = cluster.client(&config);
-    let uploaded = client.upload(&module).await?;
     let options = RunOptions {
         args: topics.job_args(),
         parallelism: Some(args.parallelism),
         ..RunOptions::default()
     };
-    let job = client.run(&uploaded, options).await?;
+    let job = client.submit(&module, options).await?;
     topics.introduce();
     say(format_args!("{:<16} {}", "REST", cluster.rest_url()));
     say(format_args!(
@@ -155,7 +154,8 @@ impl Demo {
         let mut audit = Audit::new(generator.clicks);
         let mut results = Results::open(&generator.bootstrap_servers, output, PARTITIONS)?;
         let mut generating = Generating::start(generator, Arc::clone(&progress));
-        let mut report = tokio::time::interval(REPORT_INTERVAL);
+        let first_report = Instant::now() + REPORT_INTERVAL;
+        let mut report = tokio::time::interval_at(first_report, REPORT_INTERVAL);
         let mut last_result = Instant::now();
         while self
             .windows

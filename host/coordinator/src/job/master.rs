@@ -230,11 +230,17 @@ impl JobMaster {
                 report,
                 final_state,
             } => self.on_report(session, report, final_state),
+            JobEvent::Ack { session, task, .. } | JobEvent::Decline { session, task, .. }
+                if !self.handle.with(|state| state.runs_in(task, session)) =>
+            {
+                tracing::warn!(%task, "a word on a checkpoint from elsewhere is dropped");
+            }
             JobEvent::Ack {
                 task,
                 checkpoint,
                 state,
                 figures,
+                ..
             } => {
                 self.on_ack(task, checkpoint, *state, figures);
             }
@@ -242,6 +248,7 @@ impl JobMaster {
                 task,
                 checkpoint,
                 reason,
+                ..
             } => {
                 let decisions = self.handle.with(|state| {
                     let now = unsigned(now_ms);
@@ -266,14 +273,11 @@ impl JobMaster {
         let now_ms = self.now_ms();
         let id = self.task_id(report.vertex, report.subtask);
         let (actions, decisions) = self.handle.with(|state| {
-            let placed = |state: &JobState| {
-                let task = state.machine.tasks().task(report.vertex, report.subtask)?;
-                Some(
-                    task.place.as_ref()?.session == session
-                        && report.attempt == state.machine.attempt(),
-                )
+            let reported = TaskId {
+                attempt: report.attempt,
+                ..id
             };
-            if !placed(state).unwrap_or(false) {
+            if !state.runs_in(reported, session) {
                 return (Vec::new(), Vec::new());
             }
             let decisions = match report.status {

@@ -75,6 +75,16 @@ pub(crate) struct JobState {
 }
 
 impl JobState {
+    /// Whether this task of the current attempt was placed with this session: only its words on
+    /// the task count.
+    pub(crate) fn runs_in(&self, task: TaskId, session: u64) -> bool {
+        let placed = self.machine.tasks().task(task.vertex, task.subtask.0);
+        task.attempt == self.machine.attempt()
+            && placed
+                .and_then(|task| task.place.as_ref())
+                .is_some_and(|place| place.session == session)
+    }
+
     /// Whether checkpoints may be triggered now: not while tasks start or stop, and not when all
     /// sources have ended, since nobody is left to put a barrier into the streams. The tasks that
     /// remain end soon by themselves.
@@ -121,6 +131,8 @@ pub(crate) enum JobEvent {
     },
     /// A task has taken its snapshot.
     Ack {
+        /// The session that it came in.
+        session: u64,
         task: TaskId,
         checkpoint: CheckpointId,
         state: Box<SubtaskState>,
@@ -128,6 +140,8 @@ pub(crate) enum JobEvent {
     },
     /// A task cannot take part in a checkpoint.
     Decline {
+        /// The session that it came in.
+        session: u64,
         task: TaskId,
         checkpoint: CheckpointId,
         reason: String,

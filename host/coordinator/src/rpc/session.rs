@@ -189,6 +189,7 @@ impl Session {
                 let checkpoint = CheckpointId(decline.checkpoint);
                 let reason = decline.reason;
                 let event = JobEvent::Decline {
+                    session: self.number,
                     task,
                     checkpoint,
                     reason,
@@ -233,12 +234,14 @@ impl Session {
         let checkpoint = CheckpointId(ack.checkpoint);
         let event = match convert::subtask_state(&ack.state) {
             Ok(state) => JobEvent::Ack {
+                session: self.number,
                 task,
                 checkpoint,
                 state: Box::new(state.unwrap_or_default()),
                 figures: ack.figures.unwrap_or_default(),
             },
             Err(reason) => JobEvent::Decline {
+                session: self.number,
                 task,
                 checkpoint,
                 reason,

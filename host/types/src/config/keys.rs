@@ -230,7 +230,7 @@ const WITHOUT_MEANING: &[&str] = &[
 ];
 
 /// Families whose members are passed on as they are (credentials of storage).
-const OPEN_ENDED: &[&str] = &["s3.", "fs.", "gs.", "azure."];
+const OPEN_ENDED: &[&str] = &["s3.", "s3a.", "fs.", "gs.", "azure."];
 
 /// The key with this name or alias.
 #[must_use]
