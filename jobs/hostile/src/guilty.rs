@@ -80,8 +80,8 @@ fn commit(mode: &str, number: &str) -> Result<()> {
         "memory" => eat_memory(),
         "panic" => panic!("the number {number} is bad luck"),
         "huge-panic" => panic!("{}", huge()),
-        "stdout-flood" => (0_u64..).for_each(|n| println!("line {n} of a flood")),
-        "stderr-flood" => (0_u64..).for_each(|n| eprintln!("line {n} of a flood")),
+        "stdout-flood" => (0..u64::MAX).for_each(|n| println!("line {n} of a flood")),
+        "stderr-flood" => (0..u64::MAX).for_each(|n| eprintln!("line {n} of a flood")),
         "sleep" => std::thread::sleep(std::time::Duration::from_secs(3600)),
         mode => raw::commit(mode),
     }

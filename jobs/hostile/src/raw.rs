@@ -60,7 +60,7 @@ mod imp {
                 keys: column(1, &[1], &[]),
                 namespaces: column(0, &[], &[]),
             }),
-            "log-flood" => (0_u64..).for_each(|_| log(Level::Info, Some(77), "a flood")),
+            "log-flood" => (0..u64::MAX).for_each(|_| log(Level::Info, Some(77), "a flood")),
             "metric-flood" => metrics_flood(),
             _ => {}
         }
