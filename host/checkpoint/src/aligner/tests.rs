@@ -1,3 +1,5 @@
+//! Claims about alignment, and random interleavings of barriers.
+
 use std::collections::{HashMap, VecDeque};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};

@@ -1,3 +1,5 @@
+//! Claims about when checkpoints begin, complete and fail.
+
 use super::*;
 use crate::fixture::{IntoId, count_state, source_state, task};
 

@@ -1,3 +1,5 @@
+//! Who gets which part of a checkpoint, and what is refused.
+
 use std::collections::BTreeSet;
 
 use tidemill_types::KeyGroup;

@@ -1,3 +1,5 @@
+//! The same records at any number of subtasks, from any position.
+
 use std::collections::BTreeMap;
 
 use tidemill_types::{Attempt, JobId, TenantId};

@@ -1,3 +1,5 @@
+//! Snapshots and restores of keyed state, also at another parallelism.
+
 use tidemill_types::{Column, Operator, StateDecl, StateKind, TimeDomain};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Timers come once, in time order, and are bounded.
+
 use std::collections::BTreeSet;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};

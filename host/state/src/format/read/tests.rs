@@ -1,3 +1,5 @@
+//! Damaged snapshots are refused.
+
 use tidemill_types::{Operator, Vertex};
 
 use super::*;
