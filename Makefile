@@ -10,7 +10,7 @@ WASM := wasm32-wasip2
 CARGO ?= cargo
 E2E := $(patsubst tests/e2e/tests/%.rs,--test %,$(wildcard tests/e2e/tests/*.rs))
 
-.PHONY: help build jobs target demo test lint unit e2e bench clean
+.PHONY: help build jobs target demo test lint unit e2e simulate bench clean
 
 help: # This list.
 	@sed -n 's/^\([a-z0-9]*\):[^#]*# \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -46,6 +46,10 @@ unit: build # Unit and integration tests of all crates, and the examples in thei
 
 e2e: build # Real processes, a real Kafka, SIGKILL.
 	$(CARGO) test --release --workspace $(E2E)
+
+simulate: # The checkpoint protocol under seeded faults: SEEDS=N FROM=S.
+	SIMULATION_SEEDS=$(or $(SEEDS),20000) SIMULATION_FROM=$(or $(FROM),0) \
+	  $(CARGO) test --release --workspace --test simulation
 
 bench: build # Measures; prints tables in Markdown.
 	target/release/tidemill-bench
