@@ -159,3 +159,46 @@ pub(crate) struct Playground {
     #[arg(long, value_name = "FILE")]
     pub(crate) module: Option<PathBuf>,
 }
+
+/// Moves every `-D` that stands before the command to behind it: of an option given in both places
+/// clap keeps the later ones only, and settings must not get lost silently.
+pub(crate) fn defines_after_command(args: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut args = args.into_iter();
+    let mut front: Vec<String> = args.next().into_iter().collect();
+    let mut defines = Vec::new();
+    while let Some(arg) = args.next() {
+        if arg == "-D" {
+            defines.push(arg);
+            defines.extend(args.next());
+        } else if arg.starts_with("-D") {
+            defines.push(arg);
+        } else if arg == "--config" {
+            front.push(arg);
+            front.extend(args.next());
+        } else {
+            let is_command = !arg.starts_with('-');
+            front.push(arg);
+            if is_command {
+                break;
+            }
+        }
+    }
+    front.into_iter().chain(defines).chain(args).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_before_and_after_the_command_all_count() {
+        let line = "tidemill -D a=1 --config f -Db=2 local -D c=3 --job j -- -D x";
+        let args = defines_after_command(line.split(' ').map(ToOwned::to_owned));
+        let cli = Cli::try_parse_from(args).unwrap();
+        assert_eq!(cli.global.define, ["a=1", "b=2", "c=3"]);
+        let Command::Local(local) = cli.command else {
+            panic!("another command");
+        };
+        assert_eq!(local.args, ["-D", "x"]);
+    }
+}

@@ -13,7 +13,7 @@ mod settings;
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use clap::Parser;
+use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("planner") {
         return tidemill_runtime::planner::main(cluster::preflight);
     }
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(args::defines_after_command(std::env::args()));
     start_logging(&cli);
     match run(cli) {
         Ok(code) => code,
